@@ -1,0 +1,1 @@
+"""The project: fluxkit.toml and prompts.toml, their scaffold, their paths."""

@@ -1,0 +1,1 @@
+"""Settings → Jinja templates → the JSON that SimpleTuner reads."""

@@ -1,0 +1,1 @@
+"""All that makes images: plan, ledger, pipeline, writer, gallery."""

@@ -1,0 +1,1 @@
+"""All that knows SimpleTuner: releases, option schemas, locks, environments, launching, progress, results."""
