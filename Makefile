@@ -1,0 +1,34 @@
+# `make demo` and `make test` work on a fresh machine: Linux, Python >= 3.11, git, make. No GPU and no model hub needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test fast lint
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"fluxkit needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.12")'
+	@echo "Setting up fluxkit's own environment in $(VENV) (the first time takes a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev -e '.[sample]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/fluxkit demo --keep .demo
+
+# Everything, the real trainer included.
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "slow or not slow" --durations=10
+
+# What to run while working: under two minutes.
+fast: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

@@ -1,0 +1,173 @@
+"""The command line: options → one call a verb; errors → exit codes. No logic.
+
+Every verb's module is imported when the verb runs, so that `fluxkit --help` imports neither torch nor rich.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fluxkit import __version__
+from fluxkit.console import Output
+from fluxkit.errors import FluxkitError
+
+_Command = Callable[..., None]
+
+
+def _common(*, reports: bool = False) -> Callable[[_Command], _Command]:
+    """Options that every command takes: `-C/--project`, `-v`, `-q`, and `--json` where it reports something."""
+
+    def decorate(command: _Command) -> _Command:
+        @click.option("-C", "--project", type=click.Path(path_type=Path), help="The project's folder [default: here].")
+        @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+        @click.option("-q", "--quiet", is_flag=True, help="Errors and results only.")
+        @wraps(command)
+        def with_output(*, verbose: bool, quiet: bool, **options: Any) -> None:
+            verbosity = -1 if quiet else int(verbose)
+            command(out=Output(verbosity=verbosity, as_json=options.pop("as_json", False)), **options)
+
+        if reports:
+            return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(with_output)
+        return with_output
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fluxkit")
+def cli() -> None:
+    """From a folder of photos to a FLUX.1-dev LoRA and a wall of portraits, on your own GPU."""
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@click.option("--trigger", help="The made-up word that stands for the person, e.g. behitek.")
+@click.option("--subject", help='What the photos show: "man", "woman", "dog".')
+@click.option("--dataset", type=click.Path(path_type=Path), help="The folder with the photos.")
+@click.option("--profile", help="auto, 12gb or 24gb: how much memory the GPU has [default: auto].")
+@click.option("--simpletuner", metavar="VERSION", help="The SimpleTuner release to pin.")
+@click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
+@_common()
+def init(directory: Path | None, project: Path | None, **options: Any) -> None:
+    """Start a project: fluxkit.toml, prompts.toml. Overwrites nothing."""
+    from fluxkit.commands.init import init as run
+
+    run(directory or project or Path(), **options)
+
+
+@cli.command()
+@_common(reports=True)
+def validate(project: Path | None, **options: Any) -> None:
+    """Check photos, captions and trigger; name every problem and its fix."""
+    from fluxkit.commands.validate import validate as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write [default: config/].")
+@click.option("--diff", is_flag=True, help="Show what would change; write nothing.")
+@click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option.")
+@_common(reports=True)
+def render(project: Path | None, **options: Any) -> None:
+    """Write the JSON files that SimpleTuner reads, checked against the pinned release."""
+    from fluxkit.commands.render import render as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--python", type=click.Path(path_type=Path), help="The interpreter for the trainer's environment.")
+@_common()
+def install(project: Path | None, **options: Any) -> None:
+    """Install the pinned SimpleTuner, in an environment of its own."""
+    from fluxkit.commands.install import install as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--rehearse", is_flag=True, help="The whole chain on a tiny random FLUX: minutes, no download.")
+@click.option("--dry-run", is_flag=True, help="Print what would be launched; launch nothing.")
+@click.option("--fresh", is_flag=True, help="A new run, even if one is unfinished.")
+@click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option, for this run.")
+@_common(reports=True)
+def train(project: Path | None, **options: Any) -> None:
+    """Train the LoRA. Ctrl-C stops it; the same command continues."""
+    from fluxkit.commands.train import train as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--run", "run_id", metavar="ID", help="The run to take the adapter from [default: the newest].")
+@click.option("--checkpoint", default="latest", show_default=True, help="latest, a step, or all.")
+@click.option("--prompt", multiple=True, metavar="TEXT", help="Instead of prompts.toml.")
+@click.option("--seeds", metavar="N|A,B,C", help="How many a prompt, or which.")
+@click.option("--strength", metavar="A,B", help="How much of the adapter, 0 to 1 or a little more.")
+@click.option("--size", metavar="WxH", help="In pixels, e.g. 1024x1024.")
+@click.option("--num-inference-steps", type=click.IntRange(min=1))
+@click.option("--guidance-scale", type=float)
+@click.option("--quantize", type=click.Choice(["int8", "none"]), help="The base model's weights while sampling.")
+@click.option("--batch-size", metavar="auto|N", help="Images at once.")
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Where the images go [default: samples/].")
+@_common(reports=True)
+def sample(project: Path | None, **options: Any) -> None:
+    """Make images with the trained LoRA; a second call makes only what is missing."""
+    from fluxkit.commands.sample import sample as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the demo's project here [default: a cache folder].")
+@_common()
+def demo(project: Path | None, **options: Any) -> None:
+    """The whole chain on made-up pictures and a tiny model: no GPU, no download of FLUX."""
+    from fluxkit.commands.demo import demo as run
+
+    run(options.pop("keep") or project, **options)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FluxkitError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.fix:
+            click.echo(f"  → {error.fix}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # `fluxkit … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        click.echo(f"This is a bug in fluxkit. A log to paste: {_bug_log()}", err=True)
+        sys.exit(70)
+
+
+def _bug_log() -> Path:
+    """Write the traceback of the exception being handled where it can be found again."""
+    import traceback
+
+    from fluxkit.files import cache_dir, write_text
+
+    path = cache_dir() / "bugs" / f"fluxkit-{os.getpid()}.log"
+    write_text(path, f"fluxkit {__version__}, Python {sys.version}\n{traceback.format_exc()}")
+    return path
