@@ -1,0 +1,122 @@
+"""How the trainer is started: argv, working folder, environment; and how it is watched.
+
+The process boundary: fluxkit never imports SimpleTuner (AGPL, and it wants its own torch). It runs the release's own
+launcher in the run's folder, where the launcher finds `config/config.json` (releases from 3.0 on).
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxkit.files import write_text
+from fluxkit.process import stream
+
+# What of the user's environment reaches the trainer. Everything else that could change a run (CONFIG_PATH, ENV,
+# ACCELERATE_*, a stray PYTHONPATH) stays out.
+_PASSED = (
+    "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TERM",
+    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES",
+    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN",
+    "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "OMP_NUM_THREADS",
+)  # fmt: skip
+_SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One launch of the trainer.
+
+    Args:
+        argv: the command.
+        cwd: the working folder: the run's.
+        env: the whole environment of the process.
+    """
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+
+    def public_env(self) -> dict[str, str]:
+        """The environment with tokens masked, for printing."""
+        return {k: "***" if any(word in k.upper() for word in _SECRET) else v for k, v in sorted(self.env.items())}
+
+
+def accelerate_config(*, processes: int, use_cpu: bool) -> str:
+    """Text of an accelerate config: with none, the launcher falls back to the user's own, which overrides silently."""
+    return "\n".join(
+        [
+            "compute_environment: LOCAL_MACHINE",
+            f"distributed_type: '{'NO' if processes == 1 else 'MULTI_GPU'}'",
+            "machine_rank: 0",
+            "main_training_function: main",
+            "mixed_precision: bf16",
+            "num_machines: 1",
+            f"num_processes: {processes}",
+            "rdzv_backend: static",
+            "same_network: true",
+            f"use_cpu: {'true' if use_cpu else 'false'}",
+            "",
+        ]
+    )
+
+
+def plan_launch(
+    *,
+    environment_bin: Path,
+    run_dir: Path,
+    extra_env: Mapping[str, str],
+    offline: bool,
+    processes: int = 1,
+    inherited: Mapping[str, str] | None = None,
+) -> RunPlan:
+    """Plan the launch of a packaged release (3.0 and newer).
+
+    Args:
+        environment_bin: the `bin` folder of the trainer's environment; `accelerate` must be on PATH.
+        run_dir: the run's folder; becomes the working folder.
+        extra_env: the profile's, the project's and the shims' variables; they win.
+        offline: whether the model hub is out of bounds (a local base).
+        processes: training processes.
+        inherited: the environment to pass on from; the caller's own by default.
+    """
+    source = os.environ if inherited is None else inherited
+    env = {name: source[name] for name in _PASSED if name in source}
+    env |= {
+        "PATH": f"{environment_bin}{os.pathsep}{source.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(environment_bin.parent),
+        "ACCELERATE_CONFIG_PATH": str(run_dir / "config" / "accelerate.yaml"),
+        "TRAINING_NUM_PROCESSES": str(processes),
+        "TRAINING_NUM_MACHINES": "1",
+        "MIXED_PRECISION": "bf16",
+        "TRAINING_DYNAMO_BACKEND": "no",
+        "CONFIG_BACKEND": "json",
+        "ENV": "default",
+        "DISABLE_UPDATES": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "SIMPLETUNER_DISABLE_COLORS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "WANDB_MODE": "disabled",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if offline:
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    env |= extra_env
+    return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env)
+
+
+def prepare(plan: RunPlan, *, processes: int = 1, use_cpu: bool) -> None:
+    """Write what the launch needs beside the rendered config."""
+    write_text(plan.cwd / "config" / "accelerate.yaml", accelerate_config(processes=processes, use_cpu=use_cpu))
+
+
+def launch(plan: RunPlan, *, log: Path, on_line: Callable[[str], None]) -> int:
+    """Run the trainer to its end; return its exit code.
+
+    Raises:
+        InterruptedByUser: Ctrl-C; the trainer was asked to stop and has ended.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return stream(list(plan.argv), cwd=plan.cwd, env=dict(plan.env), on_line=on_line, log=log)

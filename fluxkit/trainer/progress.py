@@ -1,0 +1,137 @@
+r"""What SimpleTuner's output says about a run: stages and steps.
+
+The trainer prints tqdm bars, `\r`-separated and coloured: `Epoch 1/1, Steps:  67%|…| 2/3 [00:10<00:05, 5.01s/it,
+lr=1e-5, step_loss=0.5]`. Parsing is best effort: a line that is not understood is kept in the log and changes nothing.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# NO_COLOR doesn't stop the trainer's colours, nor those of the libraries that it prints through.
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_STEP = re.compile(r"Steps:\s*\d+%\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+)\s*\[(?P<rest>[^\]]*)")
+_PACE = re.compile(r"(?P<number>[\d.]+)(?P<unit>s/it|it/s)")
+_FIELD = re.compile(r"(?P<key>step_loss|lr)=(?P<value>[-+.\deE]+|nan|inf)")
+
+# What the trainer prints when a stage begins, in the order of a run.
+_STAGES = (
+    ("Loading dataset", re.compile(r"Configuring data backend|Loading data backend", re.IGNORECASE)),
+    ("Encoding captions", re.compile(r"Pre-computing text embed|text embed cache|Processing prompts", re.IGNORECASE)),
+    ("Caching latents", re.compile(r"Pre-computing VAE|VAE ?cache|Processing bucket", re.IGNORECASE)),
+    (
+        "Loading the base model",
+        re.compile(r"Loading diffusion model|Loading Flux|Loading .*transformer", re.IGNORECASE),
+    ),
+    ("Quantizing the base model", re.compile(r"Quanti[sz]ing", re.IGNORECASE)),
+    ("Making the adapter", re.compile(r"Using lycoris|LyCORIS network has been initialized", re.IGNORECASE)),
+    ("Making validation images", re.compile(r"Generating validation|validation images", re.IGNORECASE)),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state after an optimizer step.
+
+    Args:
+        step: steps done.
+        total: steps asked for.
+        loss: of the last step; not smoothed.
+        learning_rate: of the last step.
+        seconds_per_step: the trainer's own running mean.
+    """
+
+    step: int
+    total: int
+    loss: float | None
+    learning_rate: float | None
+    seconds_per_step: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time to the last step at the present pace; validation and checkpoints come on top."""
+        return None if self.seconds_per_step is None else (self.total - self.step) * self.seconds_per_step
+
+    def describe(self) -> str:
+        """One line for people."""
+        parts = [f"step {self.step:,}/{self.total:,}"]
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.4f}")
+        if self.learning_rate is not None:
+            parts.append(f"lr {self.learning_rate:.2e}")
+        if self.seconds_per_step is not None:
+            parts.append(f"{self.seconds_per_step:.2f} s/step")
+        if self.seconds_left is not None:
+            parts.append(f"{_clock(self.seconds_left)} left")
+        return " · ".join(parts)
+
+
+def strip_ansi(line: str) -> str:
+    """`line` without terminal colours."""
+    return _ANSI.sub("", line)
+
+
+def parse_step(line: str) -> Step | None:
+    """The step that a progress line reports, or None for any other line."""
+    match = _STEP.search(strip_ansi(line))
+    if match is None:
+        return None
+    rest = match["rest"]
+    fields = {m["key"]: float(m["value"]) for m in _FIELD.finditer(rest) if _is_number(m["value"])}
+    pace = _PACE.search(rest)
+    seconds = None
+    if pace and _is_number(pace["number"]) and float(pace["number"]) > 0:
+        seconds = float(pace["number"]) if pace["unit"] == "s/it" else 1 / float(pace["number"])
+    return Step(
+        step=int(match["step"]),
+        total=int(match["total"]),
+        loss=fields.get("step_loss"),
+        learning_rate=fields.get("lr"),
+        seconds_per_step=seconds,
+    )
+
+
+class ProgressReader:
+    """Turn output lines into calls: one a stage, one a step.
+
+    Args:
+        on_stage: called with a stage's name when it begins.
+        on_step: called for each new step.
+    """
+
+    def __init__(self, on_stage: Callable[[str], None], on_step: Callable[[Step], None]) -> None:
+        self._on_stage = on_stage
+        self._on_step = on_step
+        self._stage = ""
+        self.last: Step | None = None
+
+    def feed(self, line: str) -> None:
+        """Read one line of output."""
+        step = parse_step(line)
+        if step is not None:
+            # tqdm redraws a step with and without its loss: only the full line of a new step counts.
+            new = self.last is None or step.step != self.last.step
+            if step.step and step.loss is not None and new:
+                self.last = step
+                self._on_step(step)
+            return
+        text = strip_ansi(line)
+        for name, pattern in _STAGES:
+            if pattern.search(text) and name != self._stage:
+                self._stage = name
+                self._on_stage(name)
+                return
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _clock(seconds: float) -> str:
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
