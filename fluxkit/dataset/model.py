@@ -1,0 +1,88 @@
+"""What checking a dataset is about: its rules, its pictures, and what was found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about the dataset that its owner should know.
+
+    Args:
+        code: stable name for programs, e.g. `image.too-small`.
+        severity: an `error` keeps training from starting.
+        path: the file or folder it is about.
+        message: what is wrong, in a sentence.
+        fix: what to do about it.
+    """
+
+    code: str
+    severity: Severity
+    path: Path
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A picture that decodes completely.
+
+    Args:
+        path: the file.
+        width: in pixels, as viewers show it (EXIF orientation applied).
+        height: in pixels, likewise.
+        format: Pillow's name of what the bytes are, e.g. `JPEG`.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
+
+    path: Path
+    width: int
+    height: int
+    format: str
+    orientation: int = 1
+
+
+@dataclass(frozen=True)
+class DatasetRules:
+    """What the project asks of its dataset.
+
+    Args:
+        trigger: the word that every caption begins with.
+        resolutions: edges in pixels of the square crops.
+        captions: `textfile` or `trigger`.
+        repeats: how often an epoch shows each picture again.
+        batch_size: images an optimizer step: batch × accumulation × GPUs.
+    """
+
+    trigger: str
+    resolutions: tuple[int, ...] = (1024, 512)
+    captions: Literal["textfile", "trigger"] = "textfile"
+    repeats: int = 1000
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """Everything found, and the pictures that decode.
+
+    Args:
+        folder: what was checked.
+        findings: in the order: folder and trigger, pictures, captions, buckets.
+        images: every readable picture, by path.
+    """
+
+    folder: Path
+    findings: tuple[Finding, ...]
+    images: tuple[ImageFacts, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether training may start."""
+        return not self.of("error")
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """The findings of one severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
