@@ -1,0 +1,78 @@
+"""Whether the base model can be had, asked before anything is downloaded.
+
+FLUX.1-dev is gated: it wants an account, its licence accepted, and a token. Without this check the refusal comes after
+minutes of imports, or in the middle of 24 GB.
+"""
+
+from pathlib import Path
+
+from fluxkit.errors import UserError
+
+
+def check_base(base: str, revision: str | None = None) -> bool:
+    """Check that the base model is there and may be read.
+
+    Args:
+        base: a Hub id or a local folder in diffusers format.
+        revision: the Hub revision.
+
+    Returns:
+        True when the base is on this machine (nothing needs the network).
+
+    Raises:
+        UserError: the folder is no FLUX in diffusers format; the Hub knows no such model, refuses this account, or
+            can't be reached and the model is not in its cache.
+    """
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise UserError(
+                f"{folder} is no model in diffusers format: it has no model_index.json.",
+                fix='Set [model] base to a Hub id ("black-forest-labs/FLUX.1-dev") or to a folder in diffusers format.',
+            )
+        return True
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise UserError(f"The base model {base} is not there: no such folder.", fix="Check [model] base.")
+    return _check_hub(base, revision)
+
+
+def _check_hub(base: str, revision: str | None) -> bool:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    cached = isinstance(try_to_load_from_cache(base, "model_index.json", revision=revision), str)
+    try:
+        HfApi().auth_check(base)
+    except GatedRepoError as error:
+        raise UserError(
+            f"The Hub does not let this account read {base}: its licence is not accepted, or there is no token.",
+            fix=f"Accept the licence at https://huggingface.co/{base}, then run `hf auth login`.",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"The Hub has no model {base}, or this account may not see it.",
+            fix="Check [model] base; for a private model run `hf auth login`.",
+        ) from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        if cached:
+            return True
+        raise UserError(
+            f"The model hub can't be reached, and {base} is not in its cache on this machine.",
+            fix="Check the network, or set [model] base to a local folder in diffusers format.",
+        ) from error
+    return False
+
+
+def transformer_config(base: str, revision: str | None = None) -> dict[str, object] | None:
+    """The transformer's `config.json` where it is on this machine; None where it is not downloaded yet."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from fluxkit.files import read_json
+
+    local = Path(base).expanduser() / "transformer" / "config.json"
+    if local.is_file():
+        return dict(read_json(local))
+    if Path(base).expanduser().is_dir():
+        return None
+    cached = try_to_load_from_cache(base, "transformer/config.json", revision=revision)
+    return dict(read_json(Path(cached))) if isinstance(cached, str) else None
