@@ -1,0 +1,82 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxkit import cli, errors
+
+
+def run(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fluxkit", *argv], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, fluxkit.cli\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'lycoris', 'optimum', 'git', 'rich', 'pydantic', 'PIL'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_verb_of_the_contract_that_exists_is_listed() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for verb in ("init", "validate", "render", "install", "train", "sample", "demo"):
+        assert f"\n  {verb} " in done.stdout
+
+
+def test_no_project_is_one_message_and_the_next_step(tmp_path: Path) -> None:
+    done = run("validate", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no fluxkit.toml" in done.stderr
+    assert "fluxkit init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert run("train", "--no-such-flag").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UserError("x"), 1),
+        (errors.TrainerError("x"), 3),
+        (errors.InstallError("x"), 4),
+        (errors.GpuMemoryError("x"), 5),
+        (errors.InterruptedByUser("x"), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_each_failure_has_its_exit_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_bug_leaves_a_log_to_paste_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 70
+    message = capsys.readouterr().err
+    log = Path(message.strip().rsplit(" ", 1)[1])
+    assert "ZeroDivisionError: oops" in log.read_text()
+    assert "Traceback" not in message
