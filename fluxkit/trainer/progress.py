@@ -16,16 +16,13 @@ _FIELD = re.compile(r"(?P<key>step_loss|lr)=(?P<value>[-+.\deE]+|nan|inf)")
 
 # What the trainer prints when a stage begins, in the order of a run.
 _STAGES = (
-    ("Loading dataset", re.compile(r"Configuring data backend|Loading data backend", re.IGNORECASE)),
-    ("Encoding captions", re.compile(r"Pre-computing text embed|text embed cache|Processing prompts", re.IGNORECASE)),
-    ("Caching latents", re.compile(r"Pre-computing VAE|VAE ?cache|Processing bucket", re.IGNORECASE)),
-    (
-        "Loading the base model",
-        re.compile(r"Loading diffusion model|Loading Flux|Loading .*transformer", re.IGNORECASE),
-    ),
-    ("Quantizing the base model", re.compile(r"Quanti[sz]ing", re.IGNORECASE)),
-    ("Making the adapter", re.compile(r"Using lycoris|LyCORIS network has been initialized", re.IGNORECASE)),
-    ("Making validation images", re.compile(r"Generating validation|validation images", re.IGNORECASE)),
+    ("Reading the dataset", re.compile(r"Configuring data backend:")),
+    ("Encoding captions", re.compile(r"Initiali[sz]e text embed pre-computation|Precomputing user prompt library")),
+    ("Caching latents", re.compile(r"Creating VAE latent cache|Executing VAE cache update")),
+    ("Loading the base model", re.compile(r"Loading diffusion model")),
+    ("Quantizing the base model", re.compile(r"Quanti[sz]ing \w+")),
+    ("Making the adapter", re.compile(r"Create LyCORIS Module")),
+    ("Making validation images", re.compile(r"Processing validation prompts:\s+0%")),
 )
 
 
@@ -109,10 +106,11 @@ class ProgressReader:
         """Read one line of output."""
         step = parse_step(line)
         if step is not None:
-            # tqdm redraws a step with and without its loss: only the full line of a new step counts.
-            new = self.last is None or step.step != self.last.step
-            if step.step and step.loss is not None and new:
-                self.last = step
+            last, self.last = self.last, step
+            # tqdm draws a new step first without a loss, or with the loss of the step before.
+            stale = last is not None and (last.loss, last.learning_rate) == (step.loss, step.learning_rate)
+            if step.step and step.loss is not None and not stale:
+                self._stage = ""  # validation may begin again
                 self._on_step(step)
             return
         text = strip_ansi(line)

@@ -40,18 +40,38 @@ def test_broken_numbers_never_harm() -> None:
     assert step == Step(1, 9, None, None, None)
 
 
-def test_each_step_and_stage_is_reported_once() -> None:
+def test_what_a_real_run_printed_becomes_its_stages_and_steps() -> None:
+    """Lines of SimpleTuner 4.8.0, in their order; each step is drawn with the loss of the step before first."""
     stages: list[str] = []
-    steps: list[int] = []
-    reader = ProgressReader(stages.append, lambda step: steps.append(step.step))
+    steps: list[tuple[int, float | None]] = []
+    reader = ProgressReader(stages.append, lambda step: steps.append((step.step, step.loss)))
     for line in (
-        "Quantising FluxTransformer2DModel",
-        "Quantizing model",
-        LINE.replace(", lr=1e-5, step_loss=0.5", ""),  # tqdm draws the bar before the loss is known
-        LINE,
-        LINE,
-        LINE.replace("2/3", "3/3"),
+        "[RANK 0] 2026-11-24 03:01:05,852 [INFO] Configuring data backend: p-64: {'id': 'p-64'}",
+        "[RANK 0] [INFO] (id=p-64) Initialise text embed pre-computation using the textfile caption strategy.",
+        "[RANK 0] [INFO] (id=p-64) Creating VAE latent cache: vae_cache_dir='cache/vae-64'",
+        "[RANK 0] [INFO] Executing VAE cache update..",
+        "[RANK 0] [INFO] Loading diffusion model from tiny",
+        "[RANK 0] [INFO] Quantising FluxTransformer2DModel with {'model_precision': 'int8-quanto'}",
+        "[RANK 0] [INFO] Quantising FluxTransformer2DModel. Using int8-quanto.",
+        "2026-11-24 03:01:06|[LyCORIS]-[0;32mINFO[0m: Create LyCORIS Module",
+        "Epoch 1/1 Steps:   0%|          | 0/4 [00:00<?, ?it/s]",
+        "Epoch 1/1, Steps:  25%|██▌       | 1/4 [00:08<00:25,  8.46s/it]",
+        "Epoch 1/1, Steps:  25%|██▌       | 1/4 [00:08<00:25,  8.46s/it, lr=0.0001, step_loss=1.45]",
+        "Epoch 1/1, Steps:  50%|█████     | 2/4 [00:08<00:07,  3.67s/it, lr=0.0001, step_loss=1.45]",
+        "Epoch 1/1, Steps:  50%|█████     | 2/4 [00:08<00:07,  3.67s/it, lr=7.24e-5, step_loss=1.55]",
+        "Processing validation prompts:   0%|          | 0/3 [00:00<?, ?it/s]",
+        "Processing validation prompts:  33%|███▎      | 1/3 [00:00<00:00,  4.32it/s]",
     ):
         reader.feed(line)
-    assert stages == ["Quantizing the base model"]
-    assert steps == [2, 3]
+    assert stages == [
+        "Reading the dataset",
+        "Encoding captions",
+        "Caching latents",
+        "Loading the base model",
+        "Quantizing the base model",
+        "Making the adapter",
+        "Making validation images",
+    ]
+    assert steps == [(1, 1.45), (2, 1.55)]
+    assert reader.last is not None
+    assert reader.last.step == 2
