@@ -67,10 +67,15 @@ def _text_findings(path: Path, trigger: str) -> Iterator[Finding]:
         yield Finding("caption.bom", "error", path, message, 'Save it again as UTF-8 "without BOM".')
         text = text[1:]
     # The trainer splits at line feeds and drops empty lines; each of the rest is a caption of its own.
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
+    lines = [line for line in text.split("\n") if line]
+    if not any(line.strip() for line in lines):
         fix = f'Describe the photo: "{trigger} …".'
         yield Finding("caption.empty", "error", path, "The caption is empty.", fix)
+        return
+    if not all(line.strip() for line in lines):
+        message = "A line holds nothing but spaces (or a Windows line end): to the trainer it is one more caption."
+        yield Finding("caption.blank-line", "error", path, message, "Delete that line.")
+        lines = [line for line in lines if line.strip()]
     if len(lines) > 1:
         message = f"{len(lines)} lines are {len(lines)} different captions to the trainer, one chosen each time."
         yield Finding("caption.several-lines", "warning", path, message, "Put it on one line, if it is one caption.")

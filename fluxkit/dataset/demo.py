@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _Box = Callable[[float, float, float, float], tuple[float, float, float, float]]
 
-_PLACES = ("a sunny meadow", "an evening sky", "a blue studio wall", "a beach", "a forest", "a warm brick wall")
+_HUES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")  # an eighth of the circle each
 _CLOTHES = ("red", "green", "navy", "white", "yellow", "purple", "orange", "grey")
 _SKIN, _HAIR, _EYE = (232, 190, 160), (74, 48, 36), (40, 60, 80)
 _COLORS = {
@@ -36,10 +36,10 @@ def make_demo_dataset(folder: Path, trigger: str, subject: str, *, count: int = 
     """
     for index in range(count):
         path = folder / f"demo-{index + 1:02d}.png"
-        place, clothes = _PLACES[index % len(_PLACES)], _CLOTHES[index % len(_CLOTHES)]
+        clothes, background = _CLOTHES[index % len(_CLOTHES)], _HUES[round(_hue(index) * 8) % 8]
         with atomic_path(path) as temporary:
             _portrait(index, size, _COLORS[clothes]).save(temporary)
-        caption = f"{trigger} a drawn portrait of a {subject} in a {clothes} shirt, smiling, in front of {place}"
+        caption = f"{trigger} a drawn portrait of a {subject} in a {clothes} shirt, smiling, {background} background"
         write_text(path.with_suffix(".txt"), caption + "\n")
 
 
@@ -79,13 +79,17 @@ def _background(index: int, size: int) -> "Image.Image":
 
     image = Image.new("RGB", (size, size))
     draw = ImageDraw.Draw(image)
-    hue = index * 0.381966 % 1  # the golden angle: neighbours differ, no colour comes twice
+    hue = _hue(index)
     for row in range(size):
         height = row / size
         draw.line((0, row, size, row), fill=_rgb(hue, 0.45 - 0.25 * height, 0.65 + 0.3 * height))
     sun = (index * 37 % 100) / 100 * size
     draw.ellipse((sun - size / 8, size / 16, sun + size / 8, size * 5 / 16), fill=_rgb(hue + 0.1, 0.35, 0.95))
     return image
+
+
+def _hue(index: int) -> float:
+    return index * 0.381966 % 1  # the golden angle: neighbours differ, and none comes twice
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:

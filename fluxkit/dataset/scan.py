@@ -8,10 +8,10 @@ from fluxkit.dataset.model import Finding
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # Formats that cameras and phones make and that some SimpleTuner releases skip and others take, videos included.
-OTHER_MEDIA = frozenset(
-    (".heic", ".heif", ".avif", ".jxl", ".bmp", ".tif", ".tiff", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf")
-    + (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
-)
+_PHOTO_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".bmp", ".tif", ".tiff", ".gif")
+_RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+OTHER_MEDIA = frozenset((*_PHOTO_SUFFIXES, *_RAW_SUFFIXES, *_VIDEO_SUFFIXES))
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _problem(file: TomlFile, error: Any) -> str:
     # pydantic puts an index or a union's member behind the key; the file's line is the key's.
     key = tuple(str(part) for part in error["loc"])
     owner, names = _fields_around(key)
-    key = key[: len(owner) + 1] if names else key
+    key = key[: len(owner) + 1] if owner else key
     if error["type"] == "extra_forbidden":
         return f"{_where(file, key)}: unknown key `{'.'.join(key)}`.{did_you_mean(key[-1], names)}"
     if error["type"] == "missing":

@@ -1,0 +1,174 @@
+"""`fluxkit init`: a few answers become a project."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from fluxkit.console import Output
+from fluxkit.dataset.trigger import trigger_findings
+from fluxkit.errors import UserError
+from fluxkit.hardware import gpus
+from fluxkit.project.config import ProjectConfig
+from fluxkit.project.load import CONFIG_FILE, load_project
+from fluxkit.project.scaffold import scaffold
+from fluxkit.resources import resource
+from fluxkit.textmatch import did_you_mean
+
+_NOT_MEASURED = ("16gb", "48gb")
+# A card sold as 24 GB reports 23.6 to 24 GiB, one sold as 12 GB 11.6 to 12.
+_PROFILE_BY_GIB = ((22.0, "24gb"), (11.0, "12gb"))
+_DEFAULT_TRIGGER_FIX = 'Name one with --trigger: a made-up word such as "behitek".'
+
+
+def init(
+    directory: Path,
+    *,
+    trigger: str | None,
+    subject: str | None,
+    dataset: Path | None,
+    profile: str | None,
+    simpletuner: str | None,
+    yes: bool,
+    out: Output,
+) -> None:
+    """Make a project in `directory`; ask on a terminal for what no flag says, unless `yes`.
+
+    Raises:
+        UserError: no trigger or an unusable one, an unknown profile, a GPU that is too small, or the folder
+            can't be written.
+    """
+    root = directory.expanduser().resolve()
+    if (root / CONFIG_FILE).exists():
+        config = load_project(root).config
+        out.say("This is a project already: its settings stay, and only missing files are added.")
+    else:
+        ask = sys.stdin.isatty() and not yes
+        chosen = _checked_profile(profile or "auto", out)
+        word = _trigger(_invented(root) if yes and trigger is None else trigger, root, ask, out)
+        values = {
+            "project": {
+                "name": _project_name(root, word),
+                "trigger": word,
+                "subject": subject or _ask("What do the photos show (man, woman, dog)?", "person", ask),
+            },
+            "dataset": {"path": _dataset_path(dataset, root, ask)},
+            "train": {"profile": chosen},
+            "simpletuner": {"version": simpletuner} if simpletuner else {},
+        }
+        config = _config(values)
+    report = scaffold(root, config)
+    for path in report.written:
+        out.say(f"wrote {path}")
+    for path in report.kept:
+        out.say(f"kept  {path} (it was there already; nothing in it was changed)")
+    out.result("\n".join(_next_steps(root, config)))
+
+
+def _config(values: dict[str, Any]) -> ProjectConfig:
+    try:
+        return ProjectConfig.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"{key}: {problem['msg']}, not {problem['input']!r}.", fix="Give another value.") from error
+
+
+def known_profiles() -> list[str]:
+    """The names of the profiles that fluxkit ships."""
+    return sorted(path.stem for path in resource("profiles").glob("*.toml"))
+
+
+def profile_for_memory(gib: float) -> str:
+    """The largest profile that a card's memory holds.
+
+    Raises:
+        UserError: it holds none.
+    """
+    for least, name in _PROFILE_BY_GIB:
+        if gib >= least:
+            return name
+    raise UserError(
+        f"The graphics card has {gib:.1f} GiB of memory; training FLUX.1-dev takes 12 GB at least.",
+        fix="Train on a machine with a larger card: name its profile, e.g. --profile 12gb or --profile 24gb.",
+    )
+
+
+def _checked_profile(name: str, out: Output) -> str:
+    if name == "auto":
+        found = gpus()
+        if found:
+            return profile_for_memory(found[0].memory_gib)
+        out.warn("No NVIDIA GPU found here; taking 24gb. Set [train] profile for the machine that trains.")
+        return "24gb"
+    if name in _NOT_MEASURED:
+        raise UserError(f"The profile {name} is not measured yet.", fix="Use --profile 12gb or --profile 24gb.")
+    known = known_profiles()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise UserError(f'There is no profile "{name}".{hint}', fix=f"Use auto, {' or '.join(known)}.")
+    return name
+
+
+def _trigger(given: str | None, root: Path, ask: bool, out: Output) -> str:
+    """The trigger, without what would spoil a training; on a terminal it is asked for until it is usable."""
+    while True:
+        trigger = given
+        if trigger is None:
+            if not ask:
+                raise UserError("A project needs a trigger.", fix=_DEFAULT_TRIGGER_FIX)
+            trigger = _ask("A made-up word that will stand for the person, 3 to 16 letters?", _invented(root), ask)
+        findings = list(trigger_findings(trigger, root))
+        errors = [finding for finding in findings if finding.severity == "error"]
+        if not errors:
+            for finding in findings:
+                out.warn(finding.message)
+            return trigger
+        if given is not None:
+            raise UserError(errors[0].message, fix=_DEFAULT_TRIGGER_FIX)
+        out.warn(errors[0].message)
+
+
+def _ask(question: str, default: str, ask: bool) -> str:
+    return str(click.prompt(question, default=default)).strip() if ask else default
+
+
+def _invented(root: Path) -> str:
+    """A trigger to propose: the folder's name, shortened, with a digit that no dictionary word has."""
+    letters = re.sub(r"[^a-z]", "", root.name.lower())[:8]
+    return f"{letters if len(letters) >= 3 else 'flux'}v1"
+
+
+def _project_name(root: Path, trigger: str) -> str:
+    name = re.sub(r"[^\w.-]+", "-", root.name).strip("-.")[:64]
+    return name or f"{trigger}-lora"
+
+
+def _dataset_path(given: Path | None, root: Path, ask: bool) -> str:
+    """How fluxkit.toml names the dataset: relative inside the project, absolute outside.
+
+    A path from the command line is relative to the current folder, as in any shell; where nothing is there, it is
+    one to be made in the project.
+    """
+    path = (given or Path(_ask("Which folder are the photos in?", "dataset", ask))).expanduser()
+    if not path.is_absolute() and given is not None and path.exists():
+        path = path.resolve()
+    inside = path.is_absolute() and path.is_relative_to(root) and path != root
+    return (path.relative_to(root) if inside else path).as_posix()
+
+
+def _next_steps(root: Path, config: ProjectConfig) -> Iterator[str]:
+    yield "Next:"
+    if root != Path.cwd():
+        yield f"  cd {root}"
+    photos = root / Path(config.dataset.path).expanduser()
+    if not photos.is_dir():
+        yield f"  put 20 photos and their captions into {photos}"
+    yield "  fluxkit validate   checks photos and captions"
+    yield "  fluxkit install    fetches the trainer"
+    yield "  fluxkit train      trains"
+    yield "  fluxkit sample     makes the pictures"
