@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fluxkit.commands.validate import dataset_rules, validate
+from fluxkit.console import Output
+from fluxkit.dataset.demo import make_demo_dataset
+from fluxkit.errors import UserError
+from fluxkit.project.config import ProjectConfig
+
+CONFIG = '[project]\nname = "p"\ntrigger = "behitek"\n[dataset]\nresolutions = [64]\n'
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "fluxkit.toml").write_text(CONFIG)
+    make_demo_dataset(tmp_path / "dataset", "behitek", "man", size=64)
+    return tmp_path
+
+
+def test_green(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(root, out=Output()).ok
+    assert "6 readable photos, 0 errors, 1 warning" in capsys.readouterr().out
+
+
+def test_here_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root / "dataset")
+    assert validate(None, out=Output()).ok
+
+
+def test_errors_are_printed_then_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "dataset" / "demo-01.txt").unlink()
+    (root / "dataset" / "demo-02.txt").write_text("a man")
+    with pytest.raises(UserError, match="2 errors") as raised:
+        validate(root, out=Output())
+    assert raised.value.exit_code == 1
+    printed = capsys.readouterr().out
+    assert "demo-01.png" in printed
+    assert "demo-02.txt" in printed
+
+
+def test_json_is_one_document_even_with_errors(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "dataset" / "demo-01.txt").unlink()
+    with pytest.raises(UserError):
+        validate(root, out=Output(as_json=True))
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert {"caption.missing", "dataset.few"} == {found["code"] for found in document["findings"]}
+    assert document["findings"][0].keys() == {"code", "severity", "path", "message", "fix"}
+
+
+def test_a_missing_dataset_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fluxkit.toml").write_text(CONFIG)
+    with pytest.raises(UserError, match="1 error"):
+        validate(tmp_path, out=Output())
+    assert "doesn't exist" in capsys.readouterr().out
+
+
+def test_batch_and_accumulation_come_from_the_options() -> None:
+    options = {"--train_batch_size": 4, "gradient_accumulation_steps": 3}
+    config = ProjectConfig.model_validate(
+        {"project": {"name": "p", "trigger": "t"}, "train": {"options": options}, "dataset": {"repeats": 2}}
+    )
+    rules = dataset_rules(config)
+    assert (rules.batch_size, rules.repeats, rules.resolutions) == (12, 2, (1024, 512))
