@@ -1,0 +1,134 @@
+"""From a project to the rendered config of one run: what `render`, `train` and `demo` share."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluxkit.errors import UserError
+from fluxkit.hardware import gpus
+from fluxkit.project.load import Project, find_project, load_project
+from fluxkit.rendering.render import Rendered, render
+from fluxkit.rendering.settings import Rehearsal, RenderRequest
+from fluxkit.trainer.releases import Release, find_release
+from fluxkit.trainer.schema import OptionSchema, canonical_name, check_options, load_schema
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A project rendered for its pinned release, and checked against that release's options."""
+
+    request: RenderRequest
+    rendered: Rendered
+    release: Release
+
+
+def open_project(folder: Path | None) -> Project:
+    """The project in or around `folder`, or the current folder."""
+    return load_project(find_project(folder))
+
+
+def has_cuda(project: Project) -> bool:
+    """Whether the trainer will see a CUDA GPU."""
+    platform = project.config.simpletuner.platform
+    return bool(gpus()) if platform == "auto" else platform == "cuda"
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`-o name=value` pairs; a value is read as JSON where it is JSON (`8`, `true`, `0.1`), else as text.
+
+    Raises:
+        UserError: a pair without `=`.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.strip():
+            raise UserError(f"-o {pair!r} is not NAME=VALUE.", fix="For example: -o train_batch_size=2")
+        try:
+            options[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name.strip()] = value
+    return options
+
+
+def assemble(
+    project: Project,
+    *,
+    config_dir: Path,
+    output_dir: Path,
+    cli_options: Sequence[str] = (),
+    rehearsal: Rehearsal | None,
+) -> Assembled:
+    """Render the project's config in memory and check every option against the pinned release.
+
+    Args:
+        project: the project.
+        config_dir: where the files will be written; paths in them point there.
+        output_dir: the trainer's output folder.
+        cli_options: `-o` pairs of this call.
+        rehearsal: what a rehearsal replaces, or None for the real thing.
+
+    Raises:
+        UserError: an option is unknown, mistyped or out of its choices; all problems in one message.
+    """
+    config = project.config
+    release = find_release(config.simpletuner.version)
+    schema = load_schema(release.version)
+    if not project.prompts:
+        raise UserError("There are no prompts.", fix="Write at least one into prompts.toml, under [prompts].")
+    request = RenderRequest(
+        release=release.version,
+        trigger=config.project.trigger,
+        dataset_dir=project.dataset_dir.resolve(),
+        resolutions=config.dataset.resolutions,
+        repeats=config.dataset.repeats,
+        captions=config.dataset.captions,
+        base=_resolved_base(project),
+        adapter=config.model.adapter,
+        profile=config.train.profile,
+        steps=config.train.steps,
+        checkpoint_every=config.train.checkpoint_every,
+        validate_every=config.train.validate_every,
+        seed=config.train.seed,
+        learning_rate=config.train.learning_rate,
+        validation_prompt=config.train.validation_prompt,
+        prompts=project.prompts,
+        user_options=_present_names(config.train.options, schema),
+        cli_options=_present_names(parse_options(cli_options), schema),
+        lycoris=config.lycoris,
+        env=config.env,
+        cache_dir=project.cache_dir,
+        output_dir=output_dir,
+        config_dir=config_dir,
+        rehearsal=rehearsal,
+        has_cuda=has_cuda(project),
+    )
+    rendered = render(request, accepts=lambda name: schema.find(name) is not None)
+    _check(rendered, schema)
+    return Assembled(request, rendered, release)
+
+
+def _resolved_base(project: Project) -> str:
+    """A relative folder means one in the project; the trainer starts elsewhere."""
+    base = project.config.model.base
+    local = (project.root / Path(base).expanduser()).resolve()
+    return str(local) if local.is_dir() else base
+
+
+def _present_names(options: dict[str, Any], schema: OptionSchema) -> dict[str, Any]:
+    return {canonical_name(name, schema): value for name, value in options.items()}
+
+
+def _check(rendered: Rendered, schema: OptionSchema) -> None:
+    config = rendered.documents["config.json"]
+    if not isinstance(config, dict):
+        raise TypeError("config.json is not an object")
+    problems = check_options({str(k): v for k, v in config.items()}, schema)
+    if problems:
+        lines = "\n".join(f"  {problem.name}: {problem.message}" for problem in problems)
+        raise UserError(
+            f"SimpleTuner {schema.release} would not take these options:\n{lines}",
+            fix="Correct them in [train.options] of fluxkit.toml or after -o.",
+        )
