@@ -7,11 +7,17 @@ from pathlib import Path
 from fluxkit.dataset.model import Finding
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-# Formats that cameras and phones make and that some SimpleTuner releases skip and others take, videos included.
-_PHOTO_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".bmp", ".tif", ".tiff", ".gif")
-_RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf")
-_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
-OTHER_MEDIA = frozenset((*_PHOTO_SUFFIXES, *_RAW_SUFFIXES, *_VIDEO_SUFFIXES))
+# What cameras, phones and messengers leave in a folder. SimpleTuner 1.2 skips all of these; 4.8.0 takes everything that
+# Pillow opens, and videos and sound too (`helpers/training/__init__.py`).
+_PHOTO_SUFFIXES = (".heic", ".heif", ".avif", ".jxl", ".jfif", ".bmp", ".tif", ".tiff", ".gif")
+_RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".flv", ".wmv", ".mpeg", ".mpg", ".3gp", ".ogv")
+_SOUND_SUFFIXES = (".wav", ".wave", ".flac", ".mp3", ".m4a", ".mp4a", ".aac", ".ogg", ".oga", ".opus", ".wma", ".aiff")
+_OTHER_MEDIA = frozenset((*_PHOTO_SUFFIXES, *_RAW_SUFFIXES, *_VIDEO_SUFFIXES, *_SOUND_SUFFIXES))
+# Folders of macOS, ZFS and Jupyter that every release passes over (`helpers/data_backend/local.py`, 1.2.5 and 4.8.0).
+_PASSED_OVER = frozenset(
+    (".Spotlight-V100", ".Trashes", ".fseventsd", ".TemporaryItems", ".zfs", ".ipynb_checkpoints"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,13 @@ def scan(folder: Path) -> Scan:
     if not folder.is_dir():
         fix = "Name the folder that holds the photos in [dataset] path."
         return _nothing(Finding("dataset.not-a-folder", "error", folder, "This is a file, not a folder.", fix))
+    openable = _openable()
     images: list[Path] = []
     captions: list[Path] = []
     findings: list[Finding] = []
     denied: list[OSError] = []
     for parent, folders, names in os.walk(folder, followlinks=False, onerror=denied.append):
-        folders.sort()
+        folders[:] = sorted(set(folders) - _PASSED_OVER)
         findings += [_linked_folder(Path(parent, name)) for name in folders if Path(parent, name).is_symlink()]
         for name in sorted(names):
             path = Path(parent, name)
@@ -51,7 +58,7 @@ def scan(folder: Path) -> Scan:
                 images.append(path)
             elif suffix == ".txt":
                 captions.append(path)
-            elif suffix in OTHER_MEDIA:
+            elif suffix in _OTHER_MEDIA or suffix in openable:
                 findings.append(_other_media(path))
     for error in denied:
         path = Path(error.filename or folder)
@@ -63,12 +70,19 @@ def scan(folder: Path) -> Scan:
     return Scan(tuple(images), tuple(captions), tuple(findings))
 
 
+def _openable() -> set[str]:
+    """Every suffix that Pillow opens here, in lower case."""
+    from PIL import Image
+
+    return {suffix.lower() for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+
+
 def _nothing(finding: Finding) -> Scan:
     return Scan((), (), (finding,))
 
 
 def _linked_folder(path: Path) -> Finding:
-    message = "A link to another folder: its photos are not checked, and not every release would train on them."
+    message = "A link to another folder: its photos are not checked here, but the trainer would take them."
     return Finding("dataset.linked-folder", "error", path, message, "Copy the photos here and delete the link.")
 
 

@@ -124,9 +124,30 @@ def test_upper_case_suffix(photos: Path) -> None:
     assert the(check_dataset(photos, RULES), "image.upper-case").fix == 'Rename it to "demo-01.png".'
 
 
-def test_heic_does_not_disappear_silently(photos: Path) -> None:
-    (photos / "IMG_1.HEIC").write_bytes(b"x")
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "clip.mov", "a.tga", "b.bmp", "voice.m4a"])
+def test_other_media_are_errors_some_releases_take_them_and_some_do_not(photos: Path, name: str) -> None:
+    (photos / name).write_bytes(b"x")
     assert the(check_dataset(photos, RULES), "image.format").severity == "error"
+
+
+@pytest.mark.parametrize("name", ["notes.md", ".DS_Store", "aspect_ratio_bucket_indices_x.json"])
+def test_what_is_no_media_is_no_matter(photos: Path, name: str) -> None:
+    (photos / name).write_bytes(b"x")
+    assert check_dataset(photos, RULES).findings == ()
+
+
+def test_folders_that_the_trainer_passes_over_hold_no_photos(photos: Path) -> None:
+    (photos / ".ipynb_checkpoints").mkdir()
+    shutil.copy(photos / "demo-01.png", photos / ".ipynb_checkpoints")
+    report = check_dataset(photos, RULES)
+    assert report.findings == ()
+    assert len(report.images) == 20
+
+
+def test_a_broken_link_is_unreadable(photos: Path) -> None:
+    (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    (photos / "gone.txt").write_text("behitek")
+    assert the(check_dataset(photos, RULES), "image.unreadable").path.name == "gone.jpg"
 
 
 @pytest.mark.parametrize(
