@@ -67,6 +67,7 @@ def _rehearsed_options(request: RenderRequest, layers: list[tuple[str, Mapping[s
         "resolution_type": "pixel",
         "resolution": rehearsal.resolution,
         "max_train_steps": rehearsal.steps,
+        "lr_warmup_steps": 0,  # as many warm-up steps as steps divide by zero, and more of them train next to nothing
         "checkpoint_step_interval" if renamed else "checkpointing_steps": rehearsal.checkpoint_every,
         "validation_step_interval" if renamed else "validation_steps": rehearsal.checkpoint_every,
         "validation_resolution": f"{rehearsal.resolution}x{rehearsal.resolution}",

@@ -15,7 +15,7 @@ from fluxkit.rendering.layering import config_layers, dataset_layers, lycoris_la
 from fluxkit.rendering.profiles import Profile, load_profile
 from fluxkit.rendering.settings import PROJECT, Layers, RenderRequest, Setting
 from fluxkit.rendering.templates import render_template
-from fluxkit.rendering.traps import check_texts, pick_validation_prompt
+from fluxkit.rendering.traps import check_schedule, check_texts, pick_validation_prompt
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 
@@ -131,6 +131,7 @@ def _config(request: RenderRequest, profile: Profile, settings: dict[str, Settin
         dev=rehearsal is not None or request.base == FLUX_DEV or Path(request.base).expanduser().is_dir(),
         resolutions=resolutions_of(request),
     )
+    check_schedule({name: setting.value for name, setting in layers.used.items()})
     settings |= layers.used
     return document
 

@@ -1,4 +1,4 @@
-"""Texts that SimpleTuner would read as something else, found before it does."""
+"""Texts that SimpleTuner would read as something else, and a schedule that it fails on, found before it does."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +22,22 @@ def pick_validation_prompt(chosen: str | None, prompts: Mapping[str, str]) -> st
         f"The validation prompt {candidates[0]!r} can't reach SimpleTuner: {_trap(candidates[0])}.",
         fix="Write another one into [train] validation_prompt.",
     )
+
+
+def check_schedule(config: Mapping[str, Any]) -> None:
+    """Refuse a polynomial schedule whose warm-up is the whole run: its decay divides by zero at the last step.
+
+    Args:
+        config: options and values, without `--`.
+
+    Raises:
+        UserError: it is.
+    """
+    if config.get("lr_scheduler") == "polynomial" and config.get("lr_warmup_steps") == config.get("max_train_steps"):
+        raise UserError(
+            f"lr_warmup_steps is {config['lr_warmup_steps']}, the whole run: SimpleTuner would fail at its end.",
+            fix="Set lr_warmup_steps lower than [train] steps.",
+        )
 
 
 def check_texts(documents: Mapping[str, object]) -> None:

@@ -168,6 +168,7 @@ def test_a_rehearsal_replaces_its_closed_list_and_says_so(request_for: Any) -> N
         "resolution_type": ("pixel_area", "pixel"),
         "resolution": (1024, 64),
         "max_train_steps": (10000, 4),
+        "lr_warmup_steps": (100, 0),
         "checkpoint_step_interval": (1000, 2),
         "validation_step_interval": (1000, 2),
         "validation_resolution": ("1024x1024", "64x64"),
@@ -196,6 +197,16 @@ def test_diff_shows_what_would_change_and_nothing_after_writing(request_for: Any
     diff = diff_rendered(render(request_for(seed=7)), tmp_path)
     assert '-    "--seed": 42,' in diff
     assert '+    "--seed": 7,' in diff
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10000, 100), (100, 10), (1, 0)])
+def test_a_short_run_warms_up_for_a_tenth_of_it(request_for: Any, steps: int, warmup: int) -> None:
+    assert _config(render(request_for(steps=steps)))["lr_warmup_steps"] == warmup
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused(request_for: Any) -> None:
+    with pytest.raises(UserError, match="whole run"):
+        render(request_for(steps=100, user_options={"lr_warmup_steps": 100}))
 
 
 def test_a_release_before_every_era_is_refused(request_for: Any) -> None:
