@@ -1,5 +1,6 @@
 """TOML files that we own, read so that every problem names its line."""
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,17 @@ def read_toml(path: Path, *, missing_fix: str = "") -> TomlFile:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(
-            f"{path} is not valid TOML: {error}", fix='Texts need quotes (name = "text"), one setting a line.'
-        ) from error
+        message = f"{path} is not valid TOML: {error}{_quoted_line(text, str(error))}"
+        raise UserError(message, fix='Texts need quotes (name = "text"), one setting a line.') from error
     return TomlFile(path, data, _line_numbers(text))
+
+
+def _quoted_line(text: str, error: str) -> str:
+    """The line that the parser's message names, so that its key is seen at once."""
+    place = re.search(r"at line (\d+)", error)
+    lines = text.splitlines()
+    number = int(place[1]) if place else 0
+    return f":\n  {lines[number - 1].strip()}" if 0 < number <= len(lines) else ""
 
 
 def _line_numbers(text: str) -> dict[KeyPath, int]:

@@ -60,6 +60,11 @@ def test_malformed_toml_names_the_line(tmp_path: Path) -> None:
     message = problem(make(tmp_path, '[project]\nname = "p"\ntrigger = behitek\n'))
     assert "fluxkit.toml" in message
     assert "line 3" in message
+    assert "trigger = behitek" in message
+
+
+def test_an_unclosed_text_is_no_traceback(tmp_path: Path) -> None:
+    assert "not valid TOML" in problem(make(tmp_path, MINIMAL + 'x = """'))
 
 
 def test_not_utf8(tmp_path: Path) -> None:
