@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +145,9 @@ def _backends(request: RenderRequest, profile: Profile, settings: dict[str, Sett
         layers = Layers(dataset_layers(request, profile))
         values = _document("backend.json", request, layers, resolution=resolution)
         # Latents belong to their VAE: a rehearsal's must never be taken for the real model's.
-        name = f"{request.trigger}-{resolution}-{_short_hash([values, base_hash])}"
+        # The id becomes part of file names, beside the photos too.
+        subject = re.sub(r"\W+", "-", request.trigger)
+        name = f"{subject}-{resolution}-{_short_hash([values, base_hash])}"
         backends.append({"id": name, "cache_dir_vae": str(request.cache_dir / "vae" / name), "settings": values})
         used.append(layers.used)
     settings |= {f"dataset.{key}": _together([each[key] for each in used]) for key in used[0]}

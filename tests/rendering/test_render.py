@@ -160,6 +160,10 @@ def test_caches_are_distinct_and_move_with_what_they_depend_on(request_for: Any)
     assert not _caches(request_for(rehearsal=TINY)) & first
 
 
+def test_a_trigger_with_a_slash_stays_inside_the_cache(request_for: Any) -> None:
+    assert all(Path(cache).parent.parent == Path("/project/cache") for cache in _caches(request_for(trigger="../x y")))
+
+
 def test_a_rehearsal_replaces_its_closed_list_and_says_so(request_for: Any) -> None:
     request = request_for(profile="12gb", rehearsal=TINY, has_cuda=False, user_options={"lora_rank": 4})
     changes = {name: (before, after) for name, before, after in rehearsal_changes(request)}
