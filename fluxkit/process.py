@@ -1,0 +1,181 @@
+"""The one place where fluxkit starts other programs: argv lists, an explicit environment, and a way to end them."""
+
+import contextlib
+import os
+import signal
+import subprocess  # noqa: TID251  # this is the wrapper that the ban points to
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fluxkit.errors import InterruptedByUser
+
+INTERRUPT_SECONDS = 60.0  # SimpleTuner ends the step it is in and its own child group; a large model takes a while
+TERMINATE_SECONDS = 10.0
+NOT_STARTED = 127  # what a shell returns for a command that isn't there
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program left: its exit code and its output as text."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> Completed:
+    """Run a short program to its end and return what it wrote.
+
+    Args:
+        argv: the command; a program that can't be started gives exit code 127 and the reason in `stderr`.
+        cwd: its working folder.
+        env: its whole environment; this process's own by default.
+        timeout: seconds after which its whole group is killed; the exit code is then -9.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            child = _start(argv, cwd=cwd, env=os.environ if env is None else env, stdout=out, stderr=err)
+        except OSError as error:
+            return Completed(NOT_STARTED, "", f"{argv[0]} can't be started: {error.strerror or error}")
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+        except BaseException:
+            _end(child, interrupt_seconds=0)
+            raise
+        return Completed(child.returncode, _text(out), _text(err))
+
+
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    on_line: Callable[[str], None],
+    log: Path,
+) -> int:
+    r"""Run a long program, hand over each line as it comes, keep everything in `log`.
+
+    Lines end at `\n` or `\r` (progress bars); stdout and stderr are one stream, in the order written.
+
+    Args:
+        argv: the command; one that can't be started returns 127, the reason in the log.
+        cwd: its working folder.
+        env: its whole environment.
+        on_line: called with each line that isn't empty, without its end.
+        log: file that gets the raw bytes, appended.
+
+    Returns:
+        The exit code; negative for a signal.
+
+    Raises:
+        InterruptedByUser: Ctrl-C; the program was asked to stop (SIGINT), then made to.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab", buffering=0) as record:
+        try:
+            child = _start(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        except OSError as error:
+            message = f"{argv[0]} can't be started: {error.strerror or error}"
+            record.write(f"{message}\n".encode())
+            on_line(message)
+            return NOT_STARTED
+        try:
+            _pump(child, record, on_line)
+            return child.wait()
+        except KeyboardInterrupt as stop:
+            _interrupt(child, record)
+            raise InterruptedByUser("Stopped.") from stop
+        except BaseException:
+            _end(child, interrupt_seconds=0)
+            raise
+        finally:
+            if child.stdout:
+                child.stdout.close()
+
+
+def _start(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None,
+    env: Mapping[str, str],
+    stdout: int | BinaryIO,
+    stderr: int | BinaryIO,
+) -> "subprocess.Popen[bytes]":
+    # A session of its own: the terminal's Ctrl-C reaches fluxkit alone, which then decides who is told what.
+    return subprocess.Popen(
+        [str(part) for part in argv],
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def _pump(child: "subprocess.Popen[bytes]", record: BinaryIO, on_line: Callable[[str], None]) -> None:
+    rest = b""
+    for block in _blocks(child):
+        record.write(block)
+        *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            if line:
+                on_line(line.decode("utf-8", "replace"))
+    if rest:
+        on_line(rest.decode("utf-8", "replace"))
+
+
+def _blocks(child: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+    if child.stdout is None:
+        return
+    while block := os.read(child.stdout.fileno(), 65536):
+        yield block
+
+
+def _interrupt(child: "subprocess.Popen[bytes]", record: BinaryIO) -> None:
+    """End the program, its last words still going to the log: a full pipe would keep it from ending."""
+    drain = threading.Thread(target=lambda: [record.write(block) for block in _blocks(child)], daemon=True)
+    drain.start()
+    _end(child, interrupt_seconds=INTERRUPT_SECONDS)
+    drain.join(5)
+
+
+def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float) -> None:
+    """SIGINT to the program alone (SimpleTuner's launcher then ends its own children), then its group: TERM, KILL."""
+    steps: list[tuple[Callable[[], None], float]] = [
+        (lambda: _signal_group(child, signal.SIGTERM), TERMINATE_SECONDS),
+        (lambda: _signal_group(child, signal.SIGKILL), TERMINATE_SECONDS),
+    ]
+    if interrupt_seconds:
+        steps.insert(0, (lambda: child.send_signal(signal.SIGINT), interrupt_seconds))
+    for send, seconds in steps:
+        send()
+        # A second Ctrl-C means: now. It skips to the next, harder step.
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.wait(seconds)
+            break
+    # What the program left behind in its session.
+    _signal_group(child, signal.SIGKILL)
+
+
+def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")

@@ -1,0 +1,49 @@
+"""Which repairs a launch of the trainer needs, and the folder on its PYTHONPATH that brings them.
+
+The shims themselves lie in `_shims`, one file each, with the reason, the versions and the measurement. They are copied
+out, so that nothing else of fluxkit is on the trainer's path.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluxkit.files import write_text
+
+_SOURCES = Path(__file__).resolve().parent / "_shims"
+_PIN_MEMORY_RELEASES = frozenset({"4.8.0"})
+_LINEAR4BIT_RELEASES = frozenset({"4.8.0"})
+
+
+def shims_for(release_version: str, *, rehearsal_without_cuda: bool, precision: str) -> tuple[str, ...]:
+    """Names of the shims for one launch.
+
+    Args:
+        release_version: the SimpleTuner release.
+        rehearsal_without_cuda: whether this is a rehearsal on a machine without a GPU.
+        precision: the rendered `base_model_precision`.
+    """
+    names = []
+    if rehearsal_without_cuda and release_version in _PIN_MEMORY_RELEASES:
+        names.append("pin_memory")
+    if precision == "nf4-bnb" and release_version in _LINEAR4BIT_RELEASES:
+        names.append("linear4bit")
+    return tuple(names)
+
+
+def write_shims(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Write the shims into `folder` and return the variables that load them.
+
+    Args:
+        folder: a folder of their own.
+        names: from `shims_for`; with none, nothing is written and no variable is needed.
+
+    Returns:
+        `PYTHONPATH` and `FLUXKIT_SHIMS`, or nothing.
+    """
+    if not names:
+        return {}
+    # A prefix: on a path, a module called "linear4bit" could hide another.
+    for name, target in [("sitecustomize", "sitecustomize"), *((name, f"fluxkit_shim_{name}") for name in names)]:
+        write_text(folder / f"{target}.py", (_SOURCES / f"{name}.py").read_text(encoding="utf-8"))
+    return {"PYTHONPATH": os.fspath(folder.absolute()), "FLUXKIT_SHIMS": ",".join(names)}
