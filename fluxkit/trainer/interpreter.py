@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from fluxkit.errors import InstallError
 from fluxkit.process import run
@@ -60,14 +61,11 @@ def find_interpreter(release: Release, explicit: Path | None = None, *, fetch: b
                 fix="Give --python another interpreter, or leave it out and fluxkit looks for one.",
             )
         return explicit
-    seen = set()
-    for candidate in _candidates(supported):
-        if candidate in seen:
-            continue
-        seen.add(candidate)
-        version = version_of(candidate)
-        if version is not None and version in supported:
-            return candidate
+    found = [(version_of(path), path) for path in dict.fromkeys(_candidates(supported))]
+    fitting = [(Version(version), path) for version, path in found if version and version in supported]
+    if fitting:
+        # The oldest minor first: it is what the release was measured with. Then the order they were found in.
+        return min(fitting, key=lambda entry: entry[0].minor)[1]
     wanted = _minors(supported)[0]
     fetched = _fetch(wanted) if fetch else None
     if fetched is None:

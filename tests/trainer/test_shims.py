@@ -1,0 +1,82 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxkit.process import run
+from fluxkit.trainer.shims import shims_for, write_shims
+
+FAKE_TORCH = """
+class Tensor:
+    def pin_memory(self): raise RuntimeError("no CUDA")
+    dtype = "float32"
+    def to(self, dtype): self.dtype = dtype; return self
+class cuda:
+    is_available = staticmethod(lambda: {cuda})
+bfloat16 = "bf16"
+autocast = True
+is_autocast_enabled = lambda: autocast
+"""
+FAKE_BNB = """
+import torch
+class nn:
+    class Linear4bit:
+        def forward(self, x): return torch.Tensor()
+"""
+
+
+def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool = False) -> str:
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "torch.py").write_text(FAKE_TORCH.format(cuda=cuda))
+    (libraries / "bitsandbytes.py").write_text(FAKE_BNB)
+    (libraries / "sitecustomize.py").write_text("import builtins; builtins.chained = True")
+    env = write_shims(tmp_path / "shims", names)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(libraries)]))
+    done = run([sys.executable, "-c", code], env=env)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.parametrize(
+    ("release", "rehearsal", "precision", "names"),
+    [
+        ("4.8.0", True, "int8-quanto", ("pin_memory",)),
+        ("4.8.0", False, "int8-quanto", ()),
+        ("4.8.0", False, "nf4-bnb", ("linear4bit",)),
+        ("1.2.5", True, "nf4-bnb", ()),
+    ],
+)
+def test_shims_only_where_needed(release: str, rehearsal: bool, precision: str, names: tuple[str, ...]) -> None:
+    assert shims_for(release, rehearsal_without_cuda=rehearsal, precision=precision) == names
+
+
+PIN = "import torch; t = torch.Tensor(); print(t.pin_memory() is t)"
+
+
+def test_pin_memory_is_the_identity_without_a_gpu(tmp_path: Path) -> None:
+    assert run_python(tmp_path, ("pin_memory",), PIN) == "True"
+
+
+def test_pin_memory_shim_is_still_needed_and_leaves_a_gpu_alone(tmp_path: Path) -> None:
+    assert "no CUDA" in run_python(tmp_path, ("pin_memory",), PIN, cuda=True)
+
+
+@pytest.mark.parametrize(("names", "autocast", "dtype"), [
+    (("linear4bit",), True, "bf16"), (("linear4bit",), False, "float32"), ((), True, "float32"),
+])  # fmt: skip
+def test_linear4bit_returns_bf16_under_autocast_only(
+    tmp_path: Path, names: tuple[str, ...], autocast: bool, dtype: str
+) -> None:
+    code = f"import bitsandbytes as b, torch; torch.autocast = {autocast}; print(b.nn.Linear4bit().forward(1).dtype)"
+    assert run_python(tmp_path, names, code) == dtype
+
+
+def test_nothing_is_imported_early_and_the_next_sitecustomize_runs(tmp_path: Path) -> None:
+    code = "import sys; print('torch' in sys.modules, 'bitsandbytes' in sys.modules, chained)"
+    assert run_python(tmp_path, ("pin_memory", "linear4bit"), code) == "False False True"
+
+
+def test_no_shims_no_variables(tmp_path: Path) -> None:
+    assert write_shims(tmp_path / "shims", ()) == {}
+    assert not (tmp_path / "shims").exists()
