@@ -2,6 +2,8 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,3 +16,46 @@ def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fluxkit.sampling.tiny_flux import make_tiny_flux
 
     return make_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
+
+
+def load_transformer(base: Path) -> Any:
+    """The tiny model's transformer in float32: merges compare to 1e-6 there."""
+    import torch
+    from diffusers import FluxTransformer2DModel
+
+    return FluxTransformer2DModel.from_pretrained(base, subfolder="transformer", dtype=torch.float32).eval()
+
+
+def lokr_network(transformer: Any, *, multiplier: float = 1.0, full_matrix: bool = False) -> Any:
+    """LyCORIS's own wrapper around every attention and feed-forward layer, with random weights."""
+    import torch
+    from lycoris import LycorisNetwork, create_lycoris
+
+    LycorisNetwork.apply_preset({"target_module": ["FluxAttention", "FeedForward"], "enable_conv": False})
+    generator = torch.Generator().manual_seed(3)
+    network = create_lycoris(
+        transformer, multiplier, linear_dim=2, linear_alpha=1, algo="lokr", factor=4, full_matrix=full_matrix
+    )
+    network.apply_to()  # until then the network has no parameters of its own
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return network
+
+
+@pytest.fixture(scope="session")
+def lokr_file(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoKr adapter of the tiny model."""
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("adapters") / "pytorch_lora_weights.safetensors"
+    network = lokr_network(load_transformer(tiny_flux), full_matrix=True)
+    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in network.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def helpers() -> Any:
+    """`load_transformer` and `lokr_network`; test modules can't import a conftest in importlib mode."""
+    return SimpleNamespace(load_transformer=load_transformer, lokr_network=lokr_network)

@@ -1,0 +1,237 @@
+"""From jobs to pictures: prompts encoded once, the adapter merged, the transformer quantized, jobs in batches.
+
+A picture depends on its job alone: its noise comes from its own CPU generator, and the VAE decodes one picture at a
+time (a batched bfloat16 decode changed a quarter of the pixels by up to 5/255).
+"""
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluxkit.errors import GpuMemoryError, UserError
+from fluxkit.sampling.adapters import merge_adapter
+from fluxkit.sampling.plan import Job
+from fluxkit.sampling.quantizers import Quantizer
+from fluxkit.sampling.quiet import quiet_libraries
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+MAX_SEQUENCE_LENGTH = 512
+# Measured on an H200 with int8 at 1024×1024: 13.7 GiB for one image, about 1.9 GiB for each further one; beyond four
+# a batch gains nothing more.
+_GIB_PER_IMAGE = 2.2
+_GIB_RESERVED = 3.0
+_LARGEST_AUTO_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """An encoded prompt, on the CPU: T5's (1, 512, width) and CLIP's pooled (1, width), in bfloat16."""
+
+    prompt: "torch.Tensor"
+    pooled: "torch.Tensor"
+
+
+class FluxSampler:
+    """FLUX.1 on this machine's GPU, or on its CPU."""
+
+    def __init__(self, base: str | Path, revision: str | None, quantizer: Quantizer) -> None:
+        """Load all but the transformer.
+
+        Args:
+            base: Hub id or local folder in diffusers format.
+            revision: the Hub revision.
+            quantizer: what the transformer goes through after merging.
+
+        Raises:
+            UserError: the base model is missing or damaged.
+        """
+        import torch
+
+        quiet_libraries()
+        self._base, self._revision, self._quantizer = str(base), revision, quantizer
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._embeddings: dict[str, Embedding] = {}
+        with self._loading():
+            from diffusers import FluxPipeline
+
+            self._pipe: Any = FluxPipeline.from_pretrained(
+                self._base, revision=revision, transformer=None, dtype=torch.bfloat16
+            )
+        self._pipe.set_progress_bar_config(disable=True)
+
+    def encode(self, prompts: Iterable[str]) -> None:
+        """Encode each prompt once, then free the text encoders (9 GiB)."""
+        if not self._encode_on(self.device, list(dict.fromkeys(prompts))):
+            # Text encoders that don't fit the GPU are slow on the CPU, but right.
+            import torch
+
+            free_memory()
+            self._encode_on(torch.device("cpu"), list(dict.fromkeys(prompts)))
+        self._pipe.text_encoder = self._pipe.text_encoder_2 = None
+        free_memory()
+
+    def _encode_on(self, device: "torch.device", prompts: Sequence[str]) -> bool:
+        """Whether it fitted."""
+        import torch
+
+        try:
+            for encoder in (self._pipe.text_encoder, self._pipe.text_encoder_2):
+                encoder.to(device)
+            with torch.no_grad():
+                for prompt in prompts:
+                    embeds, pooled, _ = self._pipe.encode_prompt(
+                        prompt=prompt, prompt_2=prompt, device=device, max_sequence_length=MAX_SEQUENCE_LENGTH
+                    )
+                    self._embeddings[prompt] = Embedding(embeds.cpu(), pooled.cpu())
+        except torch.OutOfMemoryError:
+            if device.type == "cpu":
+                raise
+            return False
+        return True
+
+    def load_transformer(self, adapter: Path | None, strength: float) -> int:
+        """Load the transformer afresh, merge the adapter in bfloat16, quantize, and place it on the device.
+
+        Returns:
+            The number of modules merged; 0 without an adapter.
+
+        Raises:
+            UserError: the adapter is damaged or of another model.
+            GpuMemoryError: the weights don't fit.
+        """
+        import torch
+
+        self._pipe.transformer = None
+        free_memory()
+        with self._loading():
+            from diffusers import FluxTransformer2DModel
+
+            transformer = FluxTransformer2DModel.from_pretrained(
+                self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
+            )
+        modules = merge_adapter(transformer, adapter, strength) if adapter else 0
+        transformer.requires_grad_(False).eval()
+        try:
+            self._quantizer.place(transformer, self.device)
+            self._pipe.vae.to(self.device)
+        except torch.OutOfMemoryError as error:
+            raise GpuMemoryError(
+                "The model's weights don't fit into the GPU's memory.",
+                fix="Close other programs that use the GPU, or use --quantize int8.",
+            ) from error
+        self._pipe.transformer = transformer
+        return modules
+
+    def auto_batch_size(self, job: Job) -> int:
+        """How many images of this job's size go through at once, by the memory that is free now."""
+        import torch
+
+        if self.device.type != "cuda":
+            return 2
+        free, _ = torch.cuda.mem_get_info(self.device)
+        per_image = _GIB_PER_IMAGE * max(job.width * job.height / 1024**2, 0.25)
+        return max(1, min(_LARGEST_AUTO_BATCH, int((free / 2**30 - _GIB_RESERVED) / per_image)))
+
+    def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image"]]:
+        """Make the pictures of jobs of one size, number of steps and guidance.
+
+        An out-of-memory error halves the batch, for the rest too.
+
+        Raises:
+            GpuMemoryError: not even one image fits.
+        """
+        pending = list(jobs)
+        while pending:
+            batch = pending[:batch_size]
+            latents = self._denoise(batch)
+            if latents is None:
+                free_memory()
+                if len(batch) == 1:
+                    raise _image_too_large(batch[0])
+                batch_size = len(batch) // 2
+                continue
+            for row, job in enumerate(batch):
+                yield job, self._decode(job, latents[row : row + 1])
+            del pending[: len(batch)]
+
+    def _denoise(self, batch: Sequence[Job]) -> "torch.Tensor | None":
+        """Packed latents, one row a job; None when memory ran out.
+
+        The caller frees memory: inside `except` the traceback still holds the tensors.
+        """
+        import torch
+
+        job = batch[0]
+        embeddings = [self._embeddings[one.prompt] for one in batch]
+        try:
+            with torch.no_grad():
+                result: torch.Tensor = self._pipe(
+                    prompt_embeds=torch.cat([one.prompt for one in embeddings]).to(self.device),
+                    pooled_prompt_embeds=torch.cat([one.pooled for one in embeddings]).to(self.device),
+                    width=job.width,
+                    height=job.height,
+                    num_inference_steps=job.num_inference_steps,
+                    guidance_scale=job.guidance_scale,
+                    generator=[torch.Generator("cpu").manual_seed(one.seed) for one in batch],
+                    output_type="latent",
+                ).images
+        except torch.OutOfMemoryError:
+            return None
+        return result
+
+    def _decode(self, job: Job, packed: "torch.Tensor") -> "Image":
+        """The picture of one row of latents."""
+        import torch
+
+        vae = self._pipe.vae
+        # (1, h/16 · w/16, 64) → (1, 16, h/8, w/8): FLUX packs 2×2 latents into one token.
+        rows, columns = job.height // 16, job.width // 16
+        latents = packed.view(1, rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        latents = latents.reshape(1, -1, rows * 2, columns * 2)
+        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
+        pixels = None
+        try:
+            with torch.no_grad():
+                pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+        except torch.OutOfMemoryError:
+            pass
+        if pixels is None:
+            free_memory()
+            raise _image_too_large(job)
+        image: Image = self._pipe.image_processor.postprocess(pixels, output_type="pil")[0]
+        return image
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """What the libraries raise for a folder that is no whole model, as one error with a fix."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+            raise UserError(
+                f"The base model {self._base} can't be loaded: {error}",
+                fix="Check [model] base; delete a damaged download and let it be downloaded again.",
+            ) from error
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _image_too_large(job: Job) -> GpuMemoryError:
+    return GpuMemoryError(
+        f"One image of {job.width}×{job.height} does not fit into the GPU's memory.",
+        fix="Close other programs that use the GPU, or make smaller images: --size 768x768.",
+    )
