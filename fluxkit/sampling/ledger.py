@@ -30,9 +30,18 @@ class Ledger:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def has(self, key: str) -> bool:
-        """Whether this image was made and is still there."""
+        """Whether this image was made, and is still there and whole."""
+        from PIL import Image
+
         entry = self.entries.get(key)
-        return entry is not None and (self.folder / str(entry["file"])).is_file()
+        if entry is None:
+            return False
+        try:
+            with Image.open(self.folder / str(entry["file"])) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for a damaged PNG
+            return False
+        return True
 
     def add(self, key: str, path: Path, facts: dict[str, Any]) -> None:
         """Record an image that was written."""

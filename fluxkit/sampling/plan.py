@@ -127,6 +127,11 @@ def plan_jobs(
     for seed in seeds:
         if not 0 <= seed <= _MAX_SEED:
             raise UserError(f"{seed} is no seed.", fix=f"Seeds are whole numbers from 0 to {_MAX_SEED}.")
+    for name, text in prompts.items():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(f"The prompt {name!a} is not valid UTF-8.", fix="Type it again.") from error
     for number in (*strengths, guidance_scale):
         if not math.isfinite(number):
             raise UserError(f"{number} is no strength or guidance scale.", fix="Use a plain number such as 1.0.")

@@ -89,6 +89,16 @@ def test_a_second_run_makes_only_what_is_missing(plan: SamplingPlan) -> None:
     assert pictures(plan.out) == before
 
 
+@pytest.mark.parametrize("kept", [0, 200], ids=["empty", "truncated"])
+def test_a_damaged_picture_is_made_again(plan: SamplingPlan, kept: int) -> None:
+    sample(plan, on_progress=silent)
+    before = pictures(plan.out)
+    damaged = sorted(plan.out.glob("*.png"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:kept])
+    assert sample(plan, on_progress=silent).made == 1
+    assert pictures(plan.out) == before
+
+
 def test_ctrl_c_keeps_what_was_made(plan: SamplingPlan) -> None:
     def interrupt(done: int, _total: int) -> None:
         if done == 2:

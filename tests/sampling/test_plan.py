@@ -49,6 +49,7 @@ def test_another_model_has_another_key(change: dict[str, Any]) -> None:
         ({"num_inference_steps": 0}, "at least 1"),
         ({"seeds": (-1,)}, "no seed"),
         ({"guidance_scale": float("nan")}, "nan"),
+        ({"prompts": {"a": "\udcff"}}, "UTF-8"),
     ],
 )
 def test_values_without_an_image_are_refused(change: dict[str, Any], says: str) -> None:
