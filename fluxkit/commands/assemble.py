@@ -104,6 +104,7 @@ def assemble(
         config_dir=config_dir,
         rehearsal=rehearsal,
         has_cuda=has_cuda(project),
+        revision=config.model.revision,
     )
     rendered = render(request, accepts=lambda name: schema.find(name) is not None)
     _check(rendered, schema)

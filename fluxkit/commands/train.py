@@ -1,0 +1,223 @@
+"""`fluxkit train`: validate, render, launch, watch, and prove the result."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project
+from fluxkit.commands.validate import dataset_rules
+from fluxkit.console import Output
+from fluxkit.dataset.check import check_dataset
+from fluxkit.dataset.report import report_text
+from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
+from fluxkit.hub import check_base, transformer_config
+from fluxkit.project.load import Project
+from fluxkit.rendering.render import expected_modules, write_rendered
+from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
+from fluxkit.trainer import launch, runs
+from fluxkit.trainer.environment import environment_for, is_ready
+from fluxkit.trainer.lock import choose_platform, shipped_lock
+from fluxkit.trainer.outputs import check_result
+from fluxkit.trainer.progress import ProgressReader, Step
+from fluxkit.trainer.releases import Release
+from fluxkit.trainer.shims import shims_for, write_shims
+
+
+def train(
+    project: Path | None,
+    *,
+    rehearse: bool,
+    dry_run: bool,
+    fresh: bool,
+    option: Sequence[str],
+    out: Output,
+) -> runs.Run | None:
+    """Train the project's adapter, or continue its newest unfinished run.
+
+    Args:
+        project: the project's folder.
+        rehearse: train the tiny random FLUX on the user's own photos instead.
+        dry_run: print the plan and launch nothing.
+        fresh: start a new run even when one is unfinished.
+        option: `-o` pairs.
+        out: where to say things.
+
+    Returns:
+        The finished run; None after a dry run.
+
+    Raises:
+        UserError: something that the user can fix, found before launch.
+        TrainerError: the trainer failed, or its result is not what was asked for.
+        InterruptedByUser: Ctrl-C; checkpoints are kept and the next `train` continues.
+    """
+    opened = open_project(project)
+    _check_dataset(opened, out)
+    rehearsal = _rehearsal(opened) if rehearse else None
+    base = str(rehearsal.base) if rehearsal else opened.config.model.base
+    local = check_base(base, opened.config.model.revision if not rehearse else None)
+    existing = None if rehearse or fresh else runs.unfinished(opened.runs_dir)
+    folder = existing.folder if existing else opened.runs_dir / "NEW"
+    assembled = _assemble(opened, folder, option, rehearsal)
+    if rehearsal:
+        _say_changes(assembled, out)
+    for note in assembled.rendered.notes:
+        out.warn(note)
+    environment_bin = _environment_bin(opened, assembled.release)
+    if dry_run:
+        _print_plan(_plan(opened, assembled, folder, environment_bin, local), existing, out)
+        return None
+    run = existing or _start(opened, assembled, base)
+    assembled = _assemble(opened, run.folder, option, rehearsal)
+    write_rendered(assembled.rendered, run.config_dir)
+    plan = _plan(opened, assembled, run.folder, environment_bin, local)
+    launch.prepare(plan, use_cpu=not has_cuda(opened))
+    out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
+    return _supervise(run, plan, _expected_modules(assembled, base), out)
+
+
+def _check_dataset(project: Project, out: Output) -> None:
+    report = check_dataset(project.dataset_dir, dataset_rules(project.config))
+    if not report.ok:
+        out.result(report_text(report))
+        raise UserError("The dataset has errors.", fix="Correct them as named, then run `fluxkit train` again.")
+
+
+def _rehearsal(project: Project) -> Rehearsal:
+    from fluxkit.sampling.tiny_flux import make_tiny_flux
+
+    return Rehearsal(base=make_tiny_flux(project.cache_dir / "tiny-flux"))
+
+
+def _assemble(project: Project, folder: Path, option: Sequence[str], rehearsal: Rehearsal | None) -> Assembled:
+    return assemble(
+        project,
+        config_dir=folder / "config",
+        output_dir=folder / "output",
+        cli_options=option,
+        rehearsal=rehearsal,
+    )
+
+
+def _say_changes(assembled: Assembled, out: Output) -> None:
+    out.say("A rehearsal proves your dataset, settings and install; it replaces:")
+    for what, before, after in rehearsal_changes(assembled.request):
+        out.say(f"  {what}: {before} → {after}")
+
+
+def _environment_bin(project: Project, release: Release) -> Path:
+    lock = shipped_lock(release, choose_platform(project.config.simpletuner.platform))
+    environment = environment_for(lock)
+    if not is_ready(environment):
+        raise UserError(f"SimpleTuner {release.version} is not installed yet.", fix="Run `fluxkit install`.")
+    # Not resolved: the interpreter is a link out of the environment.
+    return environment.python.parent
+
+
+def _plan(project: Project, assembled: Assembled, folder: Path, environment_bin: Path, local: bool) -> launch.RunPlan:
+    config: Any = assembled.rendered.documents["config.json"]
+    names = shims_for(
+        assembled.release.version,
+        rehearsal_without_cuda=assembled.request.rehearsal is not None and not has_cuda(project),
+        precision=str(config.get("--base_model_precision", "no_change")),
+    )
+    shim_env = write_shims(project.cache_dir / "shims", names) if names else {}
+    return launch.plan_launch(
+        environment_bin=environment_bin,
+        run_dir=folder,
+        extra_env={**assembled.rendered.env, **shim_env},
+        offline=local,
+    )
+
+
+def _print_plan(plan: launch.RunPlan, existing: runs.Run | None, out: Output) -> None:
+    out.emit({"argv": list(plan.argv), "cwd": str(plan.cwd), "env": plan.public_env()})
+    out.result(f"run:  {existing.record.id if existing else 'a new one'}")
+    out.result(f"argv: {' '.join(plan.argv)}")
+    out.result(f"cwd:  {plan.cwd}")
+    out.result("env:")
+    for name, value in plan.public_env().items():
+        out.result(f"  {name}={value}")
+
+
+def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
+    request = assembled.request
+    rehearsal = request.rehearsal
+    return runs.new_run(
+        project.runs_dir,
+        {
+            "rehearsal": rehearsal is not None,
+            "base": base,
+            "revision": None if rehearsal else project.config.model.revision,
+            "release": assembled.release.version,
+            "steps": rehearsal.steps if rehearsal else request.steps,
+            "adapter": request.adapter,
+        },
+    )
+
+
+def _expected_modules(assembled: Assembled, base: str) -> int | None:
+    config = transformer_config(base)
+    document: Any = assembled.rendered.documents.get("lycoris_config.json")
+    return expected_modules(config, document) if config and document else None
+
+
+def _supervise(run: runs.Run, plan: launch.RunPlan, modules: int | None, out: Output) -> runs.Run:
+    run = run.update(status="running", message="")
+    printer = _Printer(out)
+    reader = ProgressReader(printer.stage, printer.step)
+    try:
+        returncode = launch.launch(plan, log=run.log_file, on_line=reader.feed)
+        printer.end()
+        facts = check_result(
+            run,
+            returncode=returncode,
+            expected_modules=modules,
+            seen_step=reader.last.step if reader.last else None,
+        )
+    except InterruptedByUser as stop:
+        printer.end()
+        run.update(status="interrupted")
+        saved = max(run.checkpoints(), default=None)
+        kept = f"checkpoint-{saved} is kept" if saved else "no checkpoint was written yet"
+        raise InterruptedByUser(f"Stopped; {kept}.", fix="Run `fluxkit train` again to continue.") from stop
+    except FluxkitError as error:
+        printer.end()
+        run.update(status="failed", message=error.message)
+        raise
+    run = run.update(status="finished", modules=facts.modules)
+    out.say(f"Trained: {run.record.steps} steps, {facts.modules} modules")
+    out.result(str(run.final_weights))
+    out.emit({"run": run.record.id, "adapter": str(run.final_weights), "modules": facts.modules})
+    return run
+
+
+class _Printer:
+    """Stages as lines; steps as one line that rewrites itself on a terminal, and now and then elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._live = sys.stdout.isatty() and not out.as_json and out.verbosity >= 0
+        self._open = False
+        self._last = 0.0
+
+    def stage(self, name: str) -> None:
+        self.end()
+        self._out.say(f"  {name} …", style="dim")
+
+    def step(self, step: Step) -> None:
+        if self._live:
+            sys.stdout.write(f"\r\x1b[2K  {step.describe()}")
+            sys.stdout.flush()
+            self._open = True
+            return
+        now = time.monotonic()
+        if now - self._last >= 30 or step.step in (1, step.total):
+            self._last = now
+            self._out.say(f"  {step.describe()}")
+
+    def end(self) -> None:
+        if self._open:
+            sys.stdout.write("\n")
+            self._open = False
