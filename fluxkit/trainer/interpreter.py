@@ -61,8 +61,8 @@ def find_interpreter(release: Release, explicit: Path | None = None, *, fetch: b
                 fix="Give --python another interpreter, or leave it out and fluxkit looks for one.",
             )
         return explicit
-    found = [(version_of(path), path) for path in dict.fromkeys(_candidates(supported))]
-    fitting = [(Version(version), path) for version, path in found if version and version in supported]
+    candidates = [(version_of(path), path) for path in dict.fromkeys(_candidates(supported))]
+    fitting = [(Version(version), path) for version, path in candidates if version and version in supported]
     if fitting:
         # The oldest minor first: it is what the release was measured with. Then the order they were found in.
         return min(fitting, key=lambda entry: entry[0].minor)[1]

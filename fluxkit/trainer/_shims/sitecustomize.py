@@ -11,7 +11,9 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  # no pathlib in every process
 
@@ -22,13 +24,15 @@ class _PatchAfterImport(importlib.abc.MetaPathFinder):
     def __init__(self, shims: dict[str, list[ModuleType]]) -> None:
         self._shims = shims
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> importlib.machinery.ModuleSpec | None:
         waiting = self._shims.pop(fullname, None)
         if waiting is None:
             return None
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            spec = find(fullname, path, target) if find and finder is not self else None
+        others: list[Any] = [finder for finder in sys.meta_path if finder != self]
+        for finder in others:
+            spec: importlib.machinery.ModuleSpec | None = finder.find_spec(fullname, path, target)
             if spec is not None and spec.loader is not None:
                 spec.loader = _PatchingLoader(spec.loader, waiting)
                 return spec
