@@ -1,0 +1,174 @@
+"""`fluxkit train` around a stand-in for the trainer: it writes what SimpleTuner writes, or fails as it does."""
+
+import json
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fluxkit.commands import train as command
+from fluxkit.commands.init import init
+from fluxkit.console import Output
+from fluxkit.dataset.demo import make_demo_dataset
+from fluxkit.errors import InterruptedByUser, TrainerError, UserError
+from fluxkit.trainer.environment import Environment, environment_for
+from fluxkit.trainer.lock import Lock
+from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+
+BAR = "Epoch 1/1, Steps: 100%|#| {step}/{total} [00:01<00:00,  1.00s/it, lr=1e-4, step_loss=0.25]"
+SAVE = f"""
+def save(step):
+    (out / f"checkpoint-{{step}}").mkdir(parents=True, exist_ok=True)
+    shutil.copy(weights, out / f"checkpoint-{{step}}")
+    print({BAR!r}.format(step=step, total=10), end="\\r", flush=True)
+"""
+FINISH = SAVE + "save(10)\nshutil.copy(weights, out)\n"
+Trainer = Callable[[str], None]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    make_demo_dataset(root / "dataset", "behitek", "man")
+    init(
+        root,
+        trigger="behitek",
+        subject="man",
+        dataset=Path("dataset"),
+        profile="24gb",
+        simpletuner=None,
+        yes=True,
+        out=Output(verbosity=-1),
+    )
+    base = tmp_path / "base"
+    (base / "transformer").mkdir(parents=True)
+    (base / "model_index.json").write_text("{}")
+    (base / "transformer" / "config.json").write_text('{"num_layers": 1, "num_single_layers": 1}')
+    toml = root / "fluxkit.toml"
+    toml.write_text(toml.read_text().replace("black-forest-labs/FLUX.1-dev", str(base)).replace("= 10000", "= 10"))
+    save_file({f"lycoris_m{i}.lokr_w1": np.ones((1, 1), np.float32) for i in range(15)}, tmp_path / ADAPTER_FILE)
+    monkeypatch.setattr(command, "is_ready", lambda _: True)
+    return root
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Give the trainer's environment a `simpletuner` that runs this Python code in the run's folder."""
+
+    def make(code: str) -> None:
+        launcher = tmp_path / "env" / "bin" / "simpletuner"
+        launcher.parent.mkdir(parents=True, exist_ok=True)
+        launcher.write_text(
+            f"#!{sys.executable}\nimport json, os, shutil, sys, time\nfrom pathlib import Path\n"
+            f"config = json.loads(Path('config/config.json').read_text())\nout = Path(config['--output_dir'])\n"
+            f"weights = Path({str(tmp_path / ADAPTER_FILE)!r})\n{code}\n"
+        )
+        launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+
+        def located(lock: Lock) -> Environment:
+            return replace(environment_for(lock), root=tmp_path / "env", python=tmp_path / "env" / "bin" / "python")
+
+        monkeypatch.setattr(command, "environment_for", located)
+
+    return make
+
+
+def run_train(project: Path, **options: object) -> Run | None:
+    defaults = {"rehearse": False, "dry_run": False, "fresh": False, "option": (), "out": Output()}
+    return command.train(project, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+def test_a_good_run_is_recorded_with_its_modules(
+    project: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(FINISH)
+    run = run_train(project)
+    assert run is not None
+    assert (run.record.status, run.record.modules) == ("finished", 15)
+    printed = capsys.readouterr().out
+    assert "step 10/10 · loss 0.2500" in printed
+    assert printed.strip().endswith(str(run.final_weights))
+
+
+def test_exit_code_0_without_weights_is_a_failure_with_the_log(project: Path, trainer: Trainer) -> None:
+    trainer("print('No images were discovered by the bucket manager')")
+    with pytest.raises(TrainerError, match="no final weights"):
+        run_train(project)
+    (run,) = list_runs(project / "runs")
+    assert run.record.status == "failed"
+    assert "No images were discovered" in run.log_file.read_text()
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_the_next_train_continues_the_run(project: Path, trainer: Trainer) -> None:
+    trainer(SAVE + "save(5)\nPath('up').touch()\ntime.sleep(60)")
+    stop = threading.Event()
+
+    def interrupt_when_up() -> None:
+        while not list(project.glob("runs/*/up")):
+            if stop.wait(0.05):
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt_when_up)
+    watcher.start()
+    try:
+        with pytest.raises(InterruptedByUser, match="checkpoint-5 is kept") as caught:
+            run_train(project)
+    finally:
+        stop.set()
+        watcher.join()
+    assert "fluxkit train" in caught.value.fix
+    trainer(FINISH + "Path('seen').write_text(config['--resume_from_checkpoint'])")
+    run = run_train(project)
+    assert run is not None
+    assert [r.record.id for r in list_runs(project / "runs")] == [run.record.id]
+    assert (run.folder / "seen").read_text() == "latest"
+
+
+def test_a_finished_run_is_followed_by_a_new_one(project: Path, trainer: Trainer) -> None:
+    trainer(FINISH)
+    first, second = run_train(project), run_train(project)
+    assert first is not None
+    assert second is not None
+    assert first.record.id < second.record.id
+
+
+def test_a_dry_run_prints_the_launch_and_makes_no_run(
+    project: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer("raise SystemExit('must not start')")
+    run_train(project, dry_run=True, out=Output(as_json=True))
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["argv"][1:] == ["train"]
+    assert plan["env"]["ACCELERATE_CONFIG_PATH"].startswith(plan["cwd"])
+    assert not list(project.glob("runs/*"))
+
+
+def test_a_broken_dataset_stops_it_before_launch(project: Path, trainer: Trainer) -> None:
+    trainer("raise SystemExit('must not start')")
+    next(project.glob("dataset/*.txt")).unlink()
+    with pytest.raises(UserError, match="dataset has errors"):
+        run_train(project)
+    assert not list(project.glob("runs/*"))
+
+
+def test_an_unknown_option_stops_it_before_launch_and_names_the_right_one(project: Path, trainer: Trainer) -> None:
+    trainer("raise SystemExit('must not start')")
+    with pytest.raises(UserError, match="train_batch_size"):
+        run_train(project, option=("train_batchsize=2",))
+    assert not list(project.glob("runs/*"))
+
+
+def test_without_an_environment_the_next_step_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "is_ready", lambda _: False)
+    with pytest.raises(UserError, match="not installed") as caught:
+        run_train(project)
+    assert "fluxkit install" in caught.value.fix
