@@ -64,10 +64,10 @@ def make_tiny_flux(folder: Path, *, seed: int = 0) -> Path:
 def _pipeline(seed: int) -> "FluxPipeline":
     """The pipeline in memory, weights in bfloat16, the caller's random state untouched."""
     import torch
+    quiet_libraries()  # first: the advice about torchvision comes with the import
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-    quiet_libraries()
     clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
