@@ -64,6 +64,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0) -> Path:
 def _pipeline(seed: int) -> "FluxPipeline":
     """The pipeline in memory, weights in bfloat16, the caller's random state untouched."""
     import torch
+
     quiet_libraries()  # first: the advice about torchvision comes with the import
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
