@@ -181,7 +181,8 @@ def _supervise(run: runs.Run, plan: launch.RunPlan, modules: int | None, out: Ou
         run.update(status="interrupted")
         saved = max(run.checkpoints(), default=None)
         kept = f"checkpoint-{saved} is kept" if saved else "no checkpoint was written yet"
-        raise InterruptedByUser(f"Stopped; {kept}.", fix="Run `fluxkit train` again to continue.") from stop
+        again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
+        raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
     except FluxkitError as error:
         printer.end()
         run.update(status="failed", message=error.message)
