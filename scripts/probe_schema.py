@@ -2,9 +2,10 @@
 
 In the environment of a packaged release:      <env>/bin/python scripts/probe_schema.py 4.8.0
 For a checkout of an old one, without its 6 GB: python scripts/probe_schema.py 1.2.5 --checkout <folder>
+With --check, nothing is written: 1 when the schema that is there differs.
 
-The second way replaces the heavy libraries with stubs and asks twice, with and without a visible GPU: choices that
-exist only with one are listed in `cuda_choices` too.
+Both ask a second time with the heavy libraries replaced by stubs and a GPU pretended: choices that exist only with one
+are listed in `cuda_choices` too.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -21,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = ROOT / "third_party" / "simpletuner" / "schemas"
 STUBBED = (
     "torch",
+    "torchvision",
     "accelerate",
     "optimum",
     "torchao",
@@ -63,7 +67,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._cuda = cuda
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:  # noqa: ARG002
-        if fullname.split(".")[0] in STUBBED or fullname.startswith(STUBBED_PARTS):
+        if fullname.split(".")[0] in STUBBED or fullname.removeprefix("simpletuner.").startswith(STUBBED_PARTS):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
@@ -83,47 +87,74 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _ask_checkout(checkout: Path, *, cuda: bool) -> dict[str, dict[str, object]]:
-    for name in [name for name in sys.modules if name.split(".")[0] in STUBBED | {"helpers"}]:
-        del sys.modules[name]
-    finder = _Stubs(cuda=cuda)
-    sys.meta_path.insert(0, finder)
-    sys.path.insert(0, str(checkout))
-    try:
-        probe = _probe()
-        return probe.describe(probe.find_parser())
-    finally:
-        sys.meta_path.remove(finder)
-        sys.path.remove(str(checkout))
+def answer(how: str, checkout: Path | None) -> dict[str, dict[str, object]]:
+    """The options that the parser in this process has.
+
+    Args:
+        how: `real`, or `no-cuda` and `cuda` with stubs.
+        checkout: where the release is, if not installed.
+    """
+    if checkout is not None:
+        sys.path.insert(0, str(checkout))
+    if how != "real":
+        sys.meta_path.insert(0, _Stubs(cuda=how == "cuda"))
+    probe = _probe()
+    options: dict[str, dict[str, object]] = probe.describe(probe.find_parser())
+    return options
+
+
+def _ask(how: str, checkout: Path | None) -> dict[str, dict[str, object]]:
+    """`answer`, in a process of its own."""
+    mark = _probe().MARK
+    command = [sys.executable, __file__, "-", "--answer", how, *(["--checkout", str(checkout)] if checkout else [])]
+    # In a folder of its own: the trainer writes debug.log where it is started.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith(mark))
+    options: dict[str, dict[str, object]] = json.loads(line[len(mark) :])
+    return options
 
 
 def options_of(checkout: Path | None) -> dict[str, dict[str, object]]:
     """The options of the release in this environment, or of a checkout."""
-    if checkout is None:
-        probe = _probe()
-        return probe.describe(probe.find_parser())
-    options = _ask_checkout(checkout, cuda=True)
-    without = _ask_checkout(checkout, cuda=False)
-    for name, option in options.items():
-        only = [choice for choice in option.get("choices", []) if choice not in without[name].get("choices", [])]
+    options = _ask("no-cuda" if checkout else "real", checkout)
+    for name, with_cuda in _ask("cuda", checkout).items():
+        option = options[name]
+        plain = option.get("choices", [])
+        only = [choice for choice in with_cuda.get("choices", []) if choice not in plain] if plain else []
         if only:
-            option["cuda_choices"] = only
+            option["choices"], option["cuda_choices"] = plain + only, only
     return options
 
 
-def main() -> None:
-    """Write the schema beside the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def schema_text(release: str, options: dict[str, dict[str, object]]) -> str:
+    """The schema's file, an option a line."""
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(option)}" for name, option in options.items())
+    return f'{{"release": {json.dumps(release)}, "options": {{\n{rows}\n}}}}\n'
+
+
+def main() -> int:
+    """Write the schema beside the others, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release")
     parser.add_argument("--checkout", type=Path)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--answer", choices=("real", "no-cuda", "cuda"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    options = options_of(arguments.checkout.resolve() if arguments.checkout else None)
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(option)}" for name, option in options.items())
-    text = f'{{"release": {json.dumps(arguments.release)}, "options": {{\n{rows}\n}}}}\n'
-    SCHEMAS.mkdir(parents=True, exist_ok=True)
-    (SCHEMAS / f"{arguments.release}.json").write_text(text, encoding="utf-8")
+    checkout = arguments.checkout.resolve() if arguments.checkout else None
+    if arguments.answer:
+        sys.stdout.write(f"\n{_probe().MARK}{json.dumps(answer(arguments.answer, checkout))}\n")
+        return 0
+    options = options_of(checkout)
+    path, text = SCHEMAS / f"{arguments.release}.json", schema_text(arguments.release, options)
+    if arguments.check:
+        same = path.is_file() and path.read_text(encoding="utf-8") == text
+        sys.stdout.write(f"{arguments.release}: {'as probed' if same else 'differs from what the release says'}\n")
+        return 0 if same else 1
+    path.write_text(text, encoding="utf-8")
     sys.stdout.write(f"{arguments.release}: {len(options)} options\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
