@@ -1,8 +1,8 @@
 """Regenerate an option schema: what one SimpleTuner release accepts, as data.
 
-In the environment of a packaged release:      <env>/bin/python scripts/probe_schema.py 4.8.0
-For a checkout of an old one, without its 6 GB: python scripts/probe_schema.py 1.2.5 --checkout <folder>
-A checkout with the libraries of an environment: <env>/bin/python scripts/probe_schema.py 2.1.3 --checkout <folder> --real
+In the environment of a packaged release: <env>/bin/python scripts/probe_schema.py 4.8.0
+A checkout of an old one, without its 6 GB: python scripts/probe_schema.py 1.2.5 --checkout <folder>
+With the libraries of an environment: <env>/bin/python scripts/probe_schema.py 2.1.3 --checkout <folder> --real
 With --check, nothing is written: 1 when the schema that is there differs.
 
 The second way replaces the heavy libraries by stubs. All ask twice, with and without a GPU (pretended, bitsandbytes
