@@ -6,7 +6,6 @@ python scripts/lock.py --check [RELEASE]...    resolve again and compare; 1 when
 
 import argparse
 import difflib
-import re
 import sys
 from itertools import groupby
 
@@ -22,10 +21,9 @@ def lock_text(release: Release, platform: str) -> str:
     Raises:
         InstallError: uv found no resolution.
     """
-    python = re.match(r">=([\d.]+)", release.python)
     body = resolve_requirements(
         release.requirement(platform),
-        python=python[1] if python else "3.12",
+        python=release.python,
         as_of=release.as_of,
         constraints=release.constraints,
         overrides=release.overrides,

@@ -11,8 +11,11 @@ from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
 from fluxkit.rendering.render import Rendered, render
 from fluxkit.rendering.settings import Rehearsal, RenderRequest
-from fluxkit.trainer.releases import Release, find_release
-from fluxkit.trainer.schema import OptionSchema, canonical_name, check_options, load_schema
+from fluxkit.trainer.environment import Environment, environment_for, is_ready
+from fluxkit.trainer.lock import choose_platform
+from fluxkit.trainer.pin import Pin, locked
+from fluxkit.trainer.releases import Release
+from fluxkit.trainer.schema import OptionSchema, canonical_name, check_options, has_schema, load_schema, read_schema
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,47 @@ def has_cuda(project: Project) -> bool:
     """Whether the trainer will see a CUDA GPU."""
     platform = project.config.simpletuner.platform
     return bool(gpus()) if platform == "auto" else platform == "cuda"
+
+
+def pin_of(project: Project) -> Pin:
+    """What the project's `[simpletuner]` asks for on this machine."""
+    wanted = project.config.simpletuner
+    folder = project.root / Path(wanted.path).expanduser() if wanted.path else None
+    return Pin(
+        version=wanted.version,
+        platform=choose_platform(wanted.platform),
+        source=wanted.source,
+        mirror=wanted.mirror,
+        path=folder.resolve() if folder else None,
+    )
+
+
+def ready_environment(project: Project) -> Environment:
+    """The environment that the project's trainer is installed in.
+
+    Raises:
+        UserError: it is not installed yet.
+    """
+    pin = pin_of(project)
+    lock = locked(pin, project.lock_file)
+    environment = environment_for(lock) if lock else None
+    if environment is None or not is_ready(environment):
+        raise UserError(f"SimpleTuner {pin.release.version} is not installed yet.", fix="Run `fluxkit install`.")
+    return environment
+
+
+def schema_of(project: Project) -> OptionSchema:
+    """The options of the pinned release: shipped with fluxkit, else as the installed release answered.
+
+    A folder of the user's own (source `path`) may differ from the release it calls itself: it is always asked.
+
+    Raises:
+        UserError: none is shipped and the release is not installed yet.
+    """
+    pin = pin_of(project)
+    if pin.source != "path" and has_schema(pin.release.version):
+        return load_schema(pin.release.version)
+    return read_schema(ready_environment(project).options_file)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -74,8 +118,8 @@ def assemble(
         UserError: an option is unknown, mistyped or out of its choices; all problems in one message.
     """
     config = project.config
-    release = find_release(config.simpletuner.version)
-    schema = load_schema(release.version)
+    release = pin_of(project).release
+    schema = schema_of(project)
     if not project.prompts:
         raise UserError("There are no prompts.", fix="Write at least one into prompts.toml, under [prompts].")
     request = RenderRequest(

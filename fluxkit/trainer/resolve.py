@@ -1,10 +1,12 @@
 """From a requirement to every package it needs, with hashes, as the package index was on a day: `uv pip compile`."""
 
-import re
+import os
 import tempfile
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
 
 from fluxkit.errors import InstallError
 from fluxkit.process import run
@@ -37,11 +39,11 @@ def resolve_requirements(
 ) -> str:
     """Every package that `requirement` needs, pinned and hashed, in pip's format, without the index's address.
 
-    The result is universal: one text serves every Linux and every Python from `python` on.
+    The result is universal: one text serves every Linux and every Python that `python` allows.
 
     Args:
-        requirement: e.g. `simpletuner[cpu]==4.8.0`.
-        python: the oldest Python to serve, e.g. `3.12`.
+        requirement: e.g. `simpletuner[cpu]==4.8.0`; several lines are several requirements.
+        python: the interpreters to serve, as a version specifier.
         as_of: the last day (ISO, UTC) whose uploads are seen.
         constraints: requirements that hold whatever is chosen.
         overrides: requirements that replace what packages ask for.
@@ -52,43 +54,21 @@ def resolve_requirements(
         InstallError: anything else that uv says.
     """
     # uv reads a bare date in the machine's own time zone.
+    oldest = next(f"3.{minor}" for minor in range(9, 30) if f"3.{minor}.99" in SpecifierSet(python))
     end = date.fromisoformat(as_of) + timedelta(days=1)
     with tempfile.TemporaryDirectory() as folder:
         command: list[str | Path] = [uv_bin(), "pip", "compile", _write(folder, "requirements.in", [requirement])]
         for flag, pins in (("--constraint", constraints), ("--override", overrides)):
             if pins:
                 command += [flag, _write(folder, f"{flag.strip('-')}.txt", pins)]
-        command += ["--universal", "--python-version", python, "--generate-hashes"]
+        command += ["--universal", "--python-version", oldest, "--generate-hashes"]
         command += ["--exclude-newer", f"{end.isoformat()}T00:00:00Z"]
         command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
-        done = run(command, cwd=Path(folder), timeout=RESOLVE_SECONDS)
+        env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        done = run(command, cwd=Path(folder), env=env, timeout=RESOLVE_SECONDS)
     if done.returncode != 0:
         raise _error(requirement, as_of, done.stderr.strip() or done.stdout.strip())
     return done.stdout
-
-
-def published_on(requirement: str) -> str | None:
-    """The day (ISO, UTC) on which a pinned package reached the index.
-
-    Args:
-        requirement: e.g. `simpletuner==4.6.1`.
-
-    Returns:
-        None when the index doesn't say.
-
-    Raises:
-        UnreachableIndexError: the package index can't be reached.
-        UnsatisfiableError: there is no such release.
-    """
-    # uv knows upload times and names the one that it was told to overlook.
-    try:
-        resolve_requirements(requirement, python="3.12", as_of="2000-01-01")
-    except UnsatisfiableError as error:
-        published = re.search(r"published at (\d{4}-\d{2}-\d{2})", error.message)
-        if published is None:
-            raise
-        return published[1]
-    return None
 
 
 def _write(folder: str, name: str, lines: Sequence[str]) -> Path:
@@ -103,12 +83,14 @@ def _error(requirement: str, as_of: str, said: str) -> InstallError:
     # The network first: an index that doesn't answer has no versions either.
     if not said or any(word in words for word in _NETWORK):
         return UnreachableIndexError(
-            f"The package index can't be reached to look up {requirement}.\n{tail}".rstrip(),
-            fix="Check the network and the proxy (HTTPS_PROXY, UV_INDEX_URL), then try again.",
+            f"The package index can't be reached to look up {requirement.splitlines()[0]}.\n{tail}".rstrip(),
+            fix="Check the network and the proxy (HTTPS_PROXY, UV_DEFAULT_INDEX), then run the same command again.",
         )
     if any(word in words for word in _UNSATISFIABLE):
         return UnsatisfiableError(
-            f"No set of packages of {as_of} or before satisfies {requirement}:\n{tail}",
-            fix="Take another release, one that fluxkit ships a lock for if you can.",
+            f"No set of packages of {as_of} or before satisfies {requirement.splitlines()[0]}:\n{tail}",
+            fix="Pin a release that fluxkit ships a lock for: `fluxkit upgrade` names the newest.",
         )
-    return InstallError(f"uv could not look up {requirement}:\n{tail}", fix="Read what uv says above, then try again.")
+    return InstallError(
+        f"uv could not look up {requirement.splitlines()[0]}:\n{tail}", fix="Read what uv says above, then try again."
+    )

@@ -4,13 +4,14 @@ An option that the release doesn't know ends 1.2 with exit code 0 and 4.x after 
 ("unrecognized arguments"); here it is an error before launch that names the nearest right one.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from fluxkit.errors import UserError
+from fluxkit.files import read_json
 from fluxkit.resources import resource
 from fluxkit.textmatch import did_you_mean
 from fluxkit.trainer.history import history
@@ -69,6 +70,11 @@ class OptionSchema:
         return list(self._by_name)
 
 
+def has_schema(release: str) -> bool:
+    """Whether fluxkit ships the schema of a release."""
+    return _shipped(release).is_file()
+
+
 @cache
 def load_schema(release: str) -> OptionSchema:
     """The shipped schema of a release.
@@ -76,14 +82,21 @@ def load_schema(release: str) -> OptionSchema:
     Raises:
         UserError: none is shipped.
     """
-    path = resource("third_party", "simpletuner", "schemas", f"{release}.json")
-    if not path.is_file():
-        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.json")))
+    if not has_schema(release):
         raise UserError(
-            f"fluxkit has no option schema for SimpleTuner {release}.",
-            fix=f"Set version in [simpletuner] to one of: {shipped}.",
+            f"fluxkit ships no option schema for SimpleTuner {release}; the installed release itself is asked.",
+            fix="Run `fluxkit install` first.",
         )
-    document = json.loads(path.read_text(encoding="utf-8"))
+    return read_schema(_shipped(release))
+
+
+def read_schema(path: Path) -> OptionSchema:
+    """A schema from a file: a shipped one, or what an environment's health check found.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    document = read_json(path)
     options = {
         name: Option(
             name=name,
@@ -96,6 +109,10 @@ def load_schema(release: str) -> OptionSchema:
         for name, entry in document["options"].items()
     }
     return OptionSchema(document["release"], options)
+
+
+def _shipped(release: str) -> Path:
+    return resource("third_party", "simpletuner", "schemas", f"{release}.json")
 
 
 def canonical_name(name: str, schema: OptionSchema) -> str:
