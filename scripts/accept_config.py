@@ -1,9 +1,10 @@
 """Ask a release itself whether it takes a rendered config: its own loader, parser and data-backend checks.
 
-<env>/bin/python scripts/accept_config.py <folder with config/config.json>
+<env>/bin/python scripts/accept_config.py <folder with config/config.json>...
 
-Run by the trainer's interpreter, in its environment; prints one JSON line after the mark. Nothing is trained, no photo
-is read. A GPU is pretended where there is none: some choices (nf4-bnb up to 4.5) exist only with one.
+Run by the trainer's interpreter, in its environment; prints a JSON line after the mark for each folder: the backends
+taken, and the options as understood. Nothing is trained, no photo is read. A GPU is pretended where there is none: some
+choices (nf4-bnb up to 4.5) exist only with one.
 """
 
 import importlib.util
@@ -48,18 +49,17 @@ def _check_backend(backend: dict[str, Any], arguments: Any, accelerator: Any) ->
     return taken
 
 
-def main() -> None:
-    """Load, parse and check; ends with the release's own words where it refuses."""
-    os.chdir(sys.argv[1])
-    os.environ.update({"ENV": "default", "CONFIG_BACKEND": "json", "HF_HUB_OFFLINE": "1"})
-    sys.argv = ["train.py"]
-    import torch
+def accept(folder: Path) -> dict[str, Any]:
+    """Load, parse and check one folder's config.
 
-    if not torch.cuda.is_available():
-        _pretend_gpu()
+    Raises:
+        SystemExit: the release refuses it, in its own words.
+    """
+    import torch
     from simpletuner.helpers.configuration.loader import load_config
     from simpletuner.helpers.training.state_tracker import StateTracker
 
+    os.chdir(folder)
     arguments = load_config(exit_on_error=True)
     if arguments is None:
         sys.exit("the release's loader returned nothing")
@@ -68,9 +68,21 @@ def main() -> None:
     StateTracker.set_accelerator(accelerator)
     backends = json.loads(Path(arguments.data_backend_config).read_text(encoding="utf-8"))
     taken = [_check_backend(backend, arguments, accelerator) for backend in backends]
-    # What the release understood, for a look at the values.
-    seen = {name: getattr(arguments, name, None) for name in json.loads(Path("asked.json").read_text(encoding="utf-8"))}
-    sys.stdout.write(f"\n{MARK}{json.dumps({'backends': taken, 'seen': seen}, default=str)}\n")
+    plain = {k: v for k, v in vars(arguments).items() if isinstance(v, (str, int, float, bool, type(None)))}
+    return {"backends": taken, "understood": plain}
+
+
+def main() -> None:
+    """Ask for every folder on the command line."""
+    folders = [Path(name).resolve() for name in sys.argv[1:]]
+    os.environ.update({"ENV": "default", "CONFIG_BACKEND": "json", "HF_HUB_OFFLINE": "1"})
+    sys.argv = ["train.py"]
+    import torch
+
+    if not torch.cuda.is_available():
+        _pretend_gpu()
+    for folder in folders:
+        sys.stdout.write(f"\n{MARK}{json.dumps(accept(folder))}\n")
 
 
 if __name__ == "__main__":
