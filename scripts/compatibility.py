@@ -1,8 +1,8 @@
 """Fill the table in docs/compatibility.md by running each release: plain install, fluxkit's, render, train, sample.
 
 python scripts/compatibility.py [RELEASE]...     all listed releases, by default; rows of others stay as they are
-    --plain          also install each as it comes today, from the index: up to 10 GB more, in a cache that is deleted
-    --no-train       stop after the release's own parser
+    --plain     install each as it comes today, from the index, and nothing else: 10 GB, in a cache that is deleted
+    --no-train  stop after the release's own parser
 
 A release without a package is rendered and checked against its schema. Everything runs in a folder of its own; the
 environments that fluxkit makes lie in the user's cache and stay.
@@ -127,6 +127,7 @@ def row_of(release: Release, arguments: argparse.Namespace, before: list[str]) -
             return row
         if arguments.plain:
             see(1, lambda: plain_install(release, work))
+            return row
         project = make_project(release, work)
         found: list[Path] = []
         if not see(2, lambda: found.append(Path(fluxkit("install", "-C", project).split()[-1]))):
