@@ -175,8 +175,8 @@ def _rehearse(staged: Staged, release: Release, *, skip: bool, out: Output) -> N
     try:
         train(staged.folder, rehearse=True, dry_run=False, fresh=True, option=(), out=inner)
     except FluxkitError as error:
-        error.message = f"The rehearsal with {release.version} did not succeed; nothing was changed.\n{error.message}"
-        raise
+        message = f"The rehearsal with {release.version} did not succeed; nothing was changed.\n{error.message}"
+        raise type(error)(message, fix=error.fix) from error
     out.say(f"SimpleTuner {release.version} trains this project.")
 
 
