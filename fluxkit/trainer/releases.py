@@ -4,7 +4,7 @@ A release without an entry is served too: with the facts of its era and of the n
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
@@ -189,9 +189,9 @@ def _unlisted(asked: Version) -> Release:
         commit="",
         locks={},
         as_of="",
-        constraints=(),
+        constraints=_pins(era.get("constraint", ())),
         overrides=(),
-        reasons={},
+        reasons=_reasons(era.get("constraint", ())),
         tested=Evidence(),
         defects=defects_of(str(asked)),
         listed=False,
@@ -219,14 +219,14 @@ def _era_of(version: Version) -> dict[str, Any]:
 def _release(entry: Mapping[str, Any]) -> Release:
     fields = {key: _frozen(value) for key, value in entry.items() if key not in ("constraint", "override", "tested")}
     era = _era_of(Version(entry["version"]))
-    shared = {key: _frozen(value) for key, value in era.items() if key not in ("name", "since", "output")}
-    held = {kind: entry.get(kind, ()) for kind in ("constraint", "override")}
+    shared = {key: _frozen(value) for key, value in era.items() if key not in _ERA_ONLY}
+    constraints, overrides = entry.get("constraint", ()), entry.get("override", ())
     return Release(
         **{**shared, **fields, "output": {**era["output"], **entry.get("output", {})}},
         era=era["name"],
-        constraints=tuple(pin for group in held["constraint"] for pin in group["pins"]),
-        overrides=tuple(pin for group in held["override"] for pin in group["pins"]),
-        reasons={pin: group["reason"] for groups in held.values() for group in groups for pin in group["pins"]},
+        constraints=_pins(constraints),
+        overrides=_pins(overrides),
+        reasons=_reasons((*constraints, *overrides)),
         tested=Evidence(**entry.get("tested", {})),
         defects=defects_of(entry["version"]),
     )
@@ -238,6 +238,15 @@ def defects_of(version: str) -> tuple[Defect, ...]:
     return tuple(defect for defect in known if defect.concerns(version))
 
 
+def _pins(groups: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(pin for group in groups for pin in group["pins"])
+
+
+def _reasons(groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {pin: group["reason"] for group in groups for pin in group["pins"]}
+
+
+_ERA_ONLY = ("name", "since", "output", "constraint")
 _FIELD = {"with": "replacement"}  # `with` is no name in Python
 
 
