@@ -18,6 +18,7 @@ from fluxkit.project.load import CONFIG_FILE, load_project
 from fluxkit.project.scaffold import scaffold
 from fluxkit.resources import resource
 from fluxkit.textmatch import did_you_mean
+from fluxkit.trainer.releases import find_release
 
 _NOT_MEASURED = ("16gb", "48gb")
 # A card sold as 24 GB reports 23.6 to 24 GiB, one sold as 12 GB 11.6 to 12.
@@ -39,8 +40,8 @@ def init(
     """Make a project in `directory`; ask on a terminal for what no flag says, unless `yes`.
 
     Raises:
-        UserError: no trigger or an unusable one, an unknown profile, a GPU that is too small, or the folder
-            can't be written.
+        UserError: no trigger or an unusable one, an unknown profile, a GPU that is too small, no version of
+            SimpleTuner, or the folder can't be written.
     """
     root = directory.expanduser().resolve()
     if (root / CONFIG_FILE).exists():
@@ -49,6 +50,9 @@ def init(
     else:
         ask = sys.stdin.isatty() and not yes
         chosen = _checked_profile(profile or "auto", out)
+        pinned = find_release(simpletuner) if simpletuner else None
+        if pinned and pinned.note:
+            out.warn(pinned.note)
         word = _trigger(_invented(root) if yes and trigger is None else trigger, root, ask, out)
         values = {
             "project": {
@@ -58,7 +62,7 @@ def init(
             },
             "dataset": {"path": _dataset_path(dataset, root, ask)},
             "train": {"profile": chosen},
-            "simpletuner": {"version": simpletuner} if simpletuner else {},
+            "simpletuner": {"version": pinned.version, "source": pinned.sources[0]} if pinned else {},
         }
         config = _config(values)
     report = scaffold(root, config)

@@ -25,10 +25,31 @@ def test_flags_become_a_project(tmp_path: Path, capsys: pytest.CaptureFixture[st
     run(tmp_path / "me", trigger="behitek", subject="woman", dataset=Path("pics"), profile="12gb", simpletuner="1.2.5")
     config = load_project(tmp_path / "me").config
     assert (config.project.name, config.project.trigger, config.project.subject) == ("me", "behitek", "woman")
-    assert (config.dataset.path, config.train.profile, config.simpletuner.version) == ("pics", "12gb", "1.2.5")
+    assert (config.dataset.path, config.train.profile) == ("pics", "12gb")
+    # Before 2.2 there is no package.
+    assert (config.simpletuner.version, config.simpletuner.source) == ("1.2.5", "git")
     printed = capsys.readouterr().out
     assert "fluxkit.toml" in printed
     assert "fluxkit validate" in printed
+
+
+@pytest.mark.parametrize(("asked", "version", "said"), [
+    (None, "4.8.0", ""), ("v4.10.1", "4.10.1", ""), ("4.6.1", "4.6.1", "has not tried SimpleTuner 4.6.1"),
+    ("9.0.0", "9.0.0", "newer than this fluxkit"),
+])  # fmt: skip
+def test_the_pinned_trainer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: str | None, version: str, said: str
+) -> None:
+    run(tmp_path / "me", trigger="behitek", simpletuner=asked)
+    pinned = load_project(tmp_path / "me").config.simpletuner
+    assert (pinned.version, pinned.source) == (version, "pypi")
+    assert said in capsys.readouterr().err
+
+
+def test_no_version_of_the_trainer_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no version of SimpleTuner"):
+        run(tmp_path / "me", trigger="behitek", simpletuner="latest")
+    assert not (tmp_path / "me").exists()
 
 
 def test_questions_on_a_terminal_until_the_trigger_is_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
