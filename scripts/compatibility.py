@@ -2,6 +2,7 @@
 
 python scripts/compatibility.py [RELEASE]...     all listed releases, by default; rows of others stay as they are
     --plain     install each as it comes today, from the index, and nothing else: 10 GB, in a cache that is deleted
+                unless UV_CACHE_DIR names one
     --no-train  stop after the release's own parser
 
 A release without a package is rendered and checked against its schema. Everything runs in a folder of its own; the
@@ -46,9 +47,9 @@ def start(command: list[str | Path], *, env: dict[str, str] | None = None, cwd: 
     )
     if done.returncode != 0:
         said = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-        # Of a traceback the exception, of fluxkit its error.
+        # Of a chain of tracebacks the first exception, the cause; of fluxkit its error.
         telling = [line for line in said if re.match(r"(error:|\w*(Error|Exception|Interrupt)\b)", line)] or said
-        raise Failed(telling[-1] if telling else f"exit code {done.returncode}")
+        raise Failed(telling[0] if telling else f"exit code {done.returncode}")
     return done.stdout
 
 
@@ -59,7 +60,7 @@ def fluxkit(*arguments: str | Path) -> str:
 
 def plain_install(release: Release, work: Path) -> None:
     """Install the release as pip would today, and ask its parser."""
-    cache = {"UV_CACHE_DIR": str(work.parent / "plain-cache")}
+    cache = {"UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(work.parent / "plain-cache"))}
     environment = work / "plain"
     start([uv.find_uv_bin(), "venv", "--quiet", "--no-project", "--python", find_interpreter(release), environment])
     install = [uv.find_uv_bin(), "pip", "install", "--quiet", "--python", environment / "bin" / "python"]

@@ -94,6 +94,19 @@ def upgraded(options: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return migrate(options, old, new)
 
 
+def test_what_is_claimed_of_a_release_is_in_the_table_of_runs(project_root: Path) -> None:
+    page = (project_root / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    lines = page.split("<!-- table -->\n")[1].split("<!-- end -->")[0].splitlines()
+    table = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:])}
+    assert list(table) == RELEASES
+    for release in releases():
+        _, _, installs, accepted, trains, samples = table[release.version]
+        seen = [cell == "yes" for cell in (accepted, trains, samples)]
+        claimed = release.tested
+        assert [claimed.parsed, claimed.rehearsed, claimed.sampled] == seen, release.version
+        assert (installs == "yes") is bool(release.locks)
+
+
 def test_an_upgrade_in_steps_ends_where_one_jump_does(tmp_path: Path) -> None:
     stepwise = dict(OPTIONS)
     for old, new in pairwise(CHAIN):
@@ -127,6 +140,14 @@ def test_what_a_release_dies_on_is_replaced_and_said(tmp_path: Path) -> None:
     (note,) = assembled.rendered.notes
     assert "report_to 'tensorboard' does not work with SimpleTuner 4.10.1" in note
     assert config_of(rendered(tmp_path, "4.8.0"))["report_to"] == "tensorboard"
+
+
+def test_a_profile_whose_repair_is_not_bound_to_the_release_says_so(tmp_path: Path) -> None:
+    def said(release: str) -> list[str]:
+        return [note for note in rendered(tmp_path, release, profile="12gb").rendered.notes if "linear4bit" in note]
+
+    assert said("4.8.0") == []
+    assert "more memory" in said("4.10.1")[0]
 
 
 @pytest.mark.parametrize("value", ["tensorboard", "wandb, TensorBoard", ["wandb", "tensorboard"]])

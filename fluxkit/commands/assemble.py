@@ -1,7 +1,7 @@
 """From a project to the rendered config of one run: what `render`, `train` and `demo` share."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import click
 from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
+from fluxkit.rendering.profiles import load_profile
 from fluxkit.rendering.render import Rendered, render
 from fluxkit.rendering.settings import KnownDefect, Rehearsal, RenderRequest
 from fluxkit.trainer.environment import Environment, environment_for, is_ready
@@ -160,7 +161,13 @@ def assemble(
     )
     rendered = render(request, accepts=lambda name: schema.find(name) is not None)
     _check(rendered, schema)
-    notes = (*((release.note,) if release.note else ()), *user.notes, *cli.notes, *rendered.notes)
+    notes = (
+        *((release.note,) if release.note else ()),
+        *user.notes,
+        *cli.notes,
+        *rendered.notes,
+        *_unmeasured(release, request),
+    )
     return Assembled(request, replace(rendered, notes=notes), release)
 
 
@@ -169,6 +176,17 @@ def _resolved_base(project: Project) -> str:
     base = project.config.model.base
     local = (project.root / Path(base).expanduser()).resolve()
     return str(local) if local.is_dir() else base
+
+
+def _unmeasured(release: Release, request: RenderRequest) -> Iterator[str]:
+    """A note for each repair that the profile was measured with and the release doesn't get."""
+    repairs = {defect.replacement for defect in release.defects if defect.action == "shim"}
+    for shim in load_profile(request.profile).shims:
+        if shim not in repairs and request.rehearsal is None:
+            yield (
+                f"The profile {request.profile} was measured with a repair ({shim}) that is not known to be needed or "
+                f"to work with SimpleTuner {release.version}: it may take more memory than the profile says."
+            )
 
 
 def _defects(release: Release) -> tuple[KnownDefect, ...]:

@@ -10,6 +10,7 @@ from fluxkit.project.config import default_simpletuner
 from fluxkit.rendering.profiles import load_profile, profile_names
 from fluxkit.resources import resource
 from fluxkit.trainer import shims
+from fluxkit.trainer.launch import plan_launch
 from fluxkit.trainer.releases import Evidence, Release, default_release, defects_of, find_release, releases
 from fluxkit.trainer.schema import load_schema
 
@@ -97,7 +98,9 @@ def test_every_defect_can_be_acted_on() -> None:
 @pytest.mark.parametrize("release", releases(), ids=lambda release: release.version)
 def test_every_release_says_what_a_launch_needs(release: Release) -> None:
     assert release.launcher == ("cli" if "pypi" in release.sources else "train.sh")
-    assert "ACCELERATE_CONFIG_PATH" in release.environment
+    plan = plan_launch(environment_bin=Path("/env/bin"), run_dir=Path("/run"), extra_env={}, offline=True)
+    assert set(release.environment) <= set(plan.env)
+    assert "config/config.json" in release.config_paths
     assert release.output["weights"] == "pytorch_lora_weights.safetensors"
     assert SpecifierSet(release.python)
     assert set(release.reasons) == {*release.constraints, *release.overrides}
