@@ -112,7 +112,8 @@ def row_of(release: Release, arguments: argparse.Namespace, before: list[str]) -
         try:
             stage()  # type: ignore[operator]
         except Failed as error:
-            row[column] = f"no: {str(error).removeprefix('error: ')[:110]}".replace("|", "/")
+            said = str(error).removeprefix("error: ").split(". ")[0].rstrip(".")
+            row[column] = f"no: {said[:160]}".replace("|", "/")
         else:
             row[column] = "yes"
         sys.stdout.write(f"{release.version}: {COLUMNS[column]} {row[column]}\n")
