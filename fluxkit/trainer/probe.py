@@ -6,7 +6,6 @@ out, no help text (it is AGPL).
 """
 
 import argparse
-import contextlib
 import importlib
 import json
 import sys
@@ -59,8 +58,12 @@ def _default(value: Any) -> Any:
 def find_parser() -> argparse.ArgumentParser:
     """The parser of the release that can be imported here."""
     for module in PARSERS[:-1]:
-        with contextlib.suppress(ModuleNotFoundError):
+        try:
             return _parser(module)
+        except ModuleNotFoundError as error:
+            # A library that the trainer lacks is told as what it is.
+            if error.name != module.partition(".")[0]:
+                raise
     return _parser(PARSERS[-1])
 
 

@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.specifiers import SpecifierSet
 
@@ -22,6 +23,10 @@ def resolve_requirements(
     as_of: str,
     constraints: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    preferences: Sequence[str] = (),
+    later: Mapping[str, str] = MappingProxyType({}),
+    index: str = "",
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """One hashed requirements file for every Linux and Python that `python` allows.
 
@@ -31,6 +36,10 @@ def resolve_requirements(
         as_of: ISO day; nothing uploaded later is considered.
         constraints: what the resolution is held to.
         overrides: what replaces the packages' own requirements.
+        preferences: versions (`torch==2.7.1`) that are taken wherever they fit.
+        later: package → ISO day, for those that may be newer than `as_of`.
+        index: address of the package index; the user's usual one when empty.
+        env: added to the environment of what builds a package for its metadata.
 
     Raises:
         InstallError: no network, or the requirements can't be met together.
@@ -44,9 +53,17 @@ def resolve_requirements(
         command += ["--overrides", f"{folder}/overrides.txt", "--universal", "--python-version", oldest]
         command += ["--generate-hashes", "--exclude-newer", as_of, "--no-annotate", "--no-header"]
         command += ["--no-emit-index-url", "--quiet"]
-        done = run(command, env={k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"}, timeout=SECONDS)
-    if done.returncode == 0:
-        return done.stdout
+        for package, day in later.items():
+            command += ["--exclude-newer-package", f"{package}={day}"]
+        if index:
+            command += ["--default-index", index]
+        # uv prefers the versions that it finds in the file that it is to write.
+        answer = Path(folder, "answer.txt")
+        answer.write_text("\n".join(preferences), encoding="utf-8")
+        whole = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | dict(env)
+        done = run([*command, "--output-file", str(answer)], env=whole, timeout=SECONDS)
+        if done.returncode == 0:
+            return answer.read_text(encoding="utf-8")
     said = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-12:])
     if any(word in said.lower() for word in _NETWORK):
         raise InstallError(
