@@ -78,6 +78,11 @@ def resolve(pin: Pin, lock_file: Path, report: Callable[[str], None] = lambda _:
             f'SimpleTuner {release.version} can\'t come from source = "{pin.source}".',
             fix=f"Set source in [simpletuner] to one of: {', '.join(release.sources)}.",
         )
+    if pin.source == "pypi" and "://" not in (pin.mirror or "://"):
+        raise UserError(
+            f"mirror in [simpletuner] is no address of a package index: {pin.mirror}",
+            fix='Write it like "https://host/simple", or set source = "git" for a mirror of the repository.',
+        )
     known = locked(pin, lock_file)
     if known is not None:
         return known

@@ -16,7 +16,8 @@ from fluxkit.trainer.lock import Lock, Source
 from fluxkit.trainer.lockfile import without_password
 from fluxkit.trainer.releases import Release
 from fluxkit.trainer.sources.checkout import lock_from_checkout, open_checkout
-from fluxkit.trainer.sources.repository import Repository, RepositoryError, waiting_lock
+from fluxkit.trainer.sources.gitcommand import RepositoryError
+from fluxkit.trainer.sources.repository import Repository, waiting_lock
 
 DEFAULT_URL = "https://github.com/bghira/SimpleTuner.git"
 Report = Callable[[str], None]

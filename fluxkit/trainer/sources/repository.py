@@ -1,11 +1,9 @@
 """A bare copy of SimpleTuner's repository in the user's cache, with the tags that were asked for.
 
-Git runs without the user's settings: no hooks, filters, credential prompts or `GIT_*` variables of theirs, so that the
-same tag gives the same files everywhere. A kill leaves at most a stale lock file, which the next call removes.
+A kill leaves at most a stale lock file, which the next call removes.
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,81 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fluxkit.errors import InstallError
 from fluxkit.files import cache_dir
-from fluxkit.trainer.lockfile import without_password
+from fluxkit.trainer.sources.gitcommand import RepositoryError, git
 
-SECONDS = 1800  # the repository's whole history is 50 MB
-_KEPT = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_EXEC_PATH")
-_SET = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-_SETTINGS = (
-    f"core.hooksPath={os.devnull}", f"core.attributesFile={os.devnull}", f"core.excludesFile={os.devnull}",
-    "core.autocrlf=false", "core.fsmonitor=false", "gc.auto=0", "maintenance.auto=false", "credential.helper=",
-    "safe.bareRepository=all",
-)  # fmt: skip
 _DAY = ("show", "--no-patch", "--format=%cd", "--date=format-local:%Y-%m-%d")  # TZ is UTC
-_KNOWN_FAILURES = (
-    (
-        ("no space left", "disk quota"),
-        "The disk is full.",
-        "Free some space, or set FLUXKIT_CACHE to a folder on a bigger disk, then install again.",
-    ),
-    (
-        ("could not read username", "could not read password", "terminal prompts disabled", "authentication failed",
-         "permission denied (publickey", "host key verification failed"),
-        "It asks for a user name or a password.",
-        "fluxkit never asks for one: set mirror in [simpletuner] to an address that needs none, or one that your ssh "
-        "agent opens.",
-    ),
-    (
-        ("couldn't find remote ref", "not our ref", "unadvertised object"),
-        "It does not have what is asked for.",
-        "Correct mirror in [simpletuner], or pin another version.",
-    ),
-    (
-        ("dubious ownership",),
-        "It belongs to another user, and git does not read such folders.",
-        "Copy it (`cp -r`) and set mirror in [simpletuner] to the copy.",
-    ),
-    (
-        ("could not resolve host", "failed to connect", "couldn't connect", "connection refused", "connection reset",
-         "timed out", "network is unreachable", "unable to look up", "could not resolve hostname", "proxy"),
-        "It can't be reached.",
-        "Check the network and the proxy (HTTPS_PROXY), or set mirror in [simpletuner] to a clone that can be reached.",
-    ),
-    (
-        ("does not appear to be a git repository", "repository not found", "not found", "does not exist",
-         "no such file", "not a git repository"),
-        "There is no repository.",
-        "Correct mirror in [simpletuner] of fluxkit.toml; without it, the public repository is used.",
-    ),
-)  # fmt: skip
-
-
-class RepositoryError(InstallError):
-    """The repository can't be read; what lies in the cache may still serve.
-
-    Args:
-        message: what is wrong.
-        fix: what to do next.
-        understood: whether the reason is known; an unknown one may be a damaged copy.
-    """
-
-    def __init__(self, message: str, *, fix: str = "", understood: bool = True) -> None:
-        super().__init__(message, fix=fix)
-        self.understood = understood
 
 
 @dataclass(frozen=True)
@@ -148,15 +79,15 @@ class Repository:
     def write_files(self, commit: str, folder: Path) -> None:
         """Write the commit's files into an empty folder, exactly as they are in the repository."""
         with self._index(commit, folder) as work:
-            self._git(*work, "checkout-index", "--all", "--force", index=folder)
+            self._git(*work, "checkout-index", "--all", "--force", index=_index_of(folder))
 
     def differs(self, commit: str, folder: Path) -> bool:
         """Whether the folder's files are not the commit's: changed, missing or added."""
         with self._index(commit, folder) as work:
             with contextlib.suppress(RepositoryError):  # it fails when files differ, and fills the index's stamps
-                self._git(*work, "update-index", "--refresh", "-q", index=folder)
-            changed = self._git(*work, "diff-files", "--name-only", index=folder)
-            return bool(changed or self._git(*work, "ls-files", "--others", index=folder))
+                self._git(*work, "update-index", "--refresh", "-q", index=_index_of(folder))
+            changed = self._git(*work, "diff-files", "--name-only", index=_index_of(folder))
+            return bool(changed or self._git(*work, "ls-files", "--others", index=_index_of(folder)))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -170,7 +101,7 @@ class Repository:
         index = _index_of(folder)
         Path(f"{index}.lock").unlink(missing_ok=True)  # of a git that was killed
         try:
-            self._git("read-tree", commit, index=folder)
+            self._git("read-tree", commit, index=_index_of(folder))
             yield (f"--work-tree={folder}",)
         finally:
             index.unlink(missing_ok=True)
@@ -199,33 +130,8 @@ class Repository:
         return None
 
     def _git(self, *arguments: str, bare: bool = True, index: Path | None = None) -> str:
-        home = self.folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        with clean_git_environment():
-            git = _gitpython()
-            settings = [part for setting in _SETTINGS for part in ("-c", setting)]
-            where = [f"--git-dir={self.folder}"] if bare else []
-            # A home folder may be a repository of its own: its settings are not looked for.
-            extra = {"GIT_CEILING_DIRECTORIES": str(home.parent)}
-            if index:
-                extra["GIT_INDEX_FILE"] = str(_index_of(index))
-            try:
-                command = ["git", *settings, *where, *arguments]
-                return str(git.Git(home).execute(command, env=extra, kill_after_timeout=SECONDS))
-            except git.GitCommandNotFound as error:
-                raise _no_git() from error
-            except git.GitCommandError as error:
-                raise self._error(str(error.stderr)) from error
-
-    def _error(self, said: str) -> RepositoryError:
-        lines = [line for line in without_password(said).strip().strip("'").splitlines() if line.strip()]
-        tail = "\n".join(f"  {line.strip()}" for line in lines[-6:])
-        where = without_password(self.url)
-        for words, message, fix in _KNOWN_FAILURES:
-            if any(word in said.lower() for word in words):
-                return RepositoryError(f"SimpleTuner's repository {where}: {message}\n{tail}", fix=fix)
-        message = f"SimpleTuner's repository {where} can't be read:\n{tail}"
-        return RepositoryError(message, fix="Read what git says above, then install again.", understood=False)
+        where = [f"--git-dir={self.folder}"] if bare else []
+        return git([*where, *arguments], home=self.folder.parent, url=self.url, index=index)
 
 
 def tags_at_head(folder: Path) -> tuple[list[str], str]:
@@ -236,10 +142,8 @@ def tags_at_head(folder: Path) -> tuple[list[str], str]:
     if not (folder / ".git").exists():
         return [], ""
     with contextlib.suppress(InstallError):
-        repository = Repository(str(folder))
-        where = f"--git-dir={folder / '.git'}"
-        tags = repository._git(where, "tag", "--points-at", "HEAD", bare=False).split()
-        return tags, repository._git(where, *_DAY, "HEAD", bare=False)
+        tags = git(["tag", "--points-at", "HEAD"], home=folder, url=str(folder)).split()
+        return tags, git([*_DAY, "HEAD"], home=folder, url=str(folder))
     return [], ""
 
 
@@ -258,43 +162,5 @@ def waiting_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         guard.release()
 
 
-@contextmanager
-def clean_git_environment() -> Iterator[None]:
-    """Take the user's `GIT_*` variables out of this process's environment for a while, and put fluxkit's in.
-
-    GitPython passes the whole environment on and can only add to it; pre-commit's `no_git_env` tells why that matters:
-    inside a hook, `GIT_DIR` and `GIT_INDEX_FILE` point to the user's own repository.
-    """
-    before = {name: value for name, value in os.environ.items() if name.startswith("GIT_") or name == "TZ"}
-    for name in before:
-        if name not in _KEPT:
-            del os.environ[name]
-    os.environ.update(_SET)
-    os.environ["TZ"] = "UTC"
-    if "GIT_SSH" not in before:
-        os.environ.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")
-    try:
-        yield
-    finally:
-        for name in [name for name in os.environ if name.startswith("GIT_") or name == "TZ"]:
-            del os.environ[name]
-        os.environ.update(before)
-
-
 def _index_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.index")
-
-
-def _gitpython() -> Any:
-    try:
-        import git
-    except ImportError as error:  # it looks for the program as it is imported
-        raise _no_git() from error
-    return git
-
-
-def _no_git() -> InstallError:
-    return InstallError(
-        'git is not installed, and source = "git" needs it.',
-        fix='Install git (on Debian and Ubuntu: `sudo apt install git`), or set source = "pypi" in [simpletuner].',
-    )
