@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
 from fluxkit.rendering.render import Rendered, render
-from fluxkit.rendering.settings import Rehearsal, RenderRequest
+from fluxkit.rendering.settings import KnownDefect, Rehearsal, RenderRequest
 from fluxkit.trainer.environment import Environment, environment_for, is_ready
 from fluxkit.trainer.lock import choose_platform
+from fluxkit.trainer.options import translate
 from fluxkit.trainer.pin import Pin, locked
 from fluxkit.trainer.releases import Release
-from fluxkit.trainer.schema import OptionSchema, canonical_name, check_options, has_schema, load_schema, read_schema
+from fluxkit.trainer.schema import OptionSchema, check_options, has_schema, load_schema, read_schema
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def assemble(
     schema = schema_of(project)
     if not project.prompts:
         raise UserError("There are no prompts.", fix="Write at least one into prompts.toml, under [prompts].")
+    user, cli = (translate(options, schema) for options in (config.train.options, parse_options(cli_options)))
     request = RenderRequest(
         release=release.version,
         trigger=config.project.trigger,
@@ -145,8 +147,8 @@ def assemble(
         learning_rate=config.train.learning_rate,
         validation_prompt=config.train.validation_prompt,
         prompts=project.prompts,
-        user_options=_present_names(config.train.options, schema),
-        cli_options=_present_names(parse_options(cli_options), schema),
+        user_options=user.options,
+        cli_options=cli.options,
         lycoris=config.lycoris,
         env=config.env,
         cache_dir=project.cache_dir,
@@ -155,10 +157,12 @@ def assemble(
         rehearsal=rehearsal,
         has_cuda=has_cuda(project),
         revision=config.model.revision,
+        defects=_defects(release),
     )
     rendered = render(request, accepts=lambda name: schema.find(name) is not None)
     _check(rendered, schema)
-    return Assembled(request, rendered, release)
+    notes = (*((release.note,) if release.note else ()), *user.notes, *cli.notes, *rendered.notes)
+    return Assembled(request, replace(rendered, notes=notes), release)
 
 
 def _resolved_base(project: Project) -> str:
@@ -168,8 +172,12 @@ def _resolved_base(project: Project) -> str:
     return str(local) if local.is_dir() else base
 
 
-def _present_names(options: dict[str, Any], schema: OptionSchema) -> dict[str, Any]:
-    return {canonical_name(name, schema): value for name, value in options.items()}
+def _defects(release: Release) -> tuple[KnownDefect, ...]:
+    return tuple(
+        KnownDefect(defect.option, defect.value, defect.replacement, defect.reason)
+        for defect in release.defects
+        if defect.action in ("replace", "refuse")
+    )
 
 
 def _check(rendered: Rendered, schema: OptionSchema) -> None:

@@ -1,8 +1,9 @@
-"""Requirements → every dependency with its hashes, by uv, as of a day."""
+"""From a requirement to every package it needs, with hashes, as the package index was on a day: `uv pip compile`."""
 
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,8 +13,21 @@ from fluxkit.errors import InstallError
 from fluxkit.process import run
 from fluxkit.trainer.interpreter import uv_bin
 
-SECONDS = 900
-_NETWORK = ("dns error", "error sending request", "failed to fetch", "connection refused", "timed out", "connect)")
+RESOLVE_SECONDS = 900
+_NETWORK = (
+    "dns error", "error sending request", "failed to fetch", "client error (connect)", "connection refused",
+    "connection reset", "timed out", "network connectivity is disabled", "network was disabled", "tunnel error",
+)  # fmt: skip
+# The release has no file, or none that old; or two packages want what excludes each other.
+_UNSATISFIABLE = ("no solution found", "was not found in the package registry", "no versions of", "no version of")
+
+
+class UnreachableIndexError(InstallError):
+    """The package index didn't answer: trying again later may help."""
+
+
+class UnsatisfiableError(InstallError):
+    """No set of packages satisfies the requirement: trying again won't help."""
 
 
 def resolve_requirements(
@@ -28,49 +42,74 @@ def resolve_requirements(
     index: str = "",
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """One hashed requirements file for every Linux and Python that `python` allows.
+    """Every package that `requirement` needs, pinned and hashed, in pip's format, without the index's address.
+
+    The result is universal: one text serves every Linux and every Python that `python` allows.
 
     Args:
-        requirement: what to install, e.g. `simpletuner[cpu]==4.8.0`; several lines are several requirements.
-        python: the interpreters that must be served, as a version specifier.
-        as_of: ISO day; nothing uploaded later is considered.
-        constraints: what the resolution is held to.
-        overrides: what replaces the packages' own requirements.
+        requirement: e.g. `simpletuner[cpu]==4.8.0`; several lines are several requirements.
+        python: the interpreters to serve, as a version specifier.
+        as_of: the last day (ISO, UTC) whose uploads are seen.
+        constraints: requirements that hold whatever is chosen.
+        overrides: requirements that replace what packages ask for.
         preferences: versions (`torch==2.7.1`) that are taken wherever they fit.
-        later: package → ISO day, for those that may be newer than `as_of`.
+        later: package → a later last day, for those that may be newer.
         index: address of the package index; the user's usual one when empty.
-        env: added to the environment of what builds a package for its metadata.
+        env: variables for what builds a package to learn its metadata.
 
     Raises:
-        InstallError: no network, or the requirements can't be met together.
+        UnreachableIndexError: the package index can't be reached.
+        UnsatisfiableError: the release isn't there, or its requirements exclude each other.
+        InstallError: anything else that uv says.
     """
     oldest = next(f"3.{minor}" for minor in range(9, 30) if f"3.{minor}.99" in SpecifierSet(python))
     with tempfile.TemporaryDirectory() as folder:
-        files = {"in": [requirement], "constraints": constraints, "overrides": overrides}
-        for name, lines in files.items():
-            Path(folder, f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = [uv_bin(), "pip", "compile", f"{folder}/in.txt", "-c", f"{folder}/constraints.txt"]
-        command += ["--overrides", f"{folder}/overrides.txt", "--universal", "--python-version", oldest]
-        command += ["--generate-hashes", "--exclude-newer", as_of, "--no-annotate", "--no-header"]
-        command += ["--no-emit-index-url", "--quiet"]
+        command: list[str | Path] = [uv_bin(), "pip", "compile", _write(folder, "requirements.in", [requirement])]
+        for flag, pins in (("--constraint", constraints), ("--override", overrides)):
+            if pins:
+                command += [flag, _write(folder, f"{flag.strip('-')}.txt", pins)]
+        command += ["--universal", "--python-version", oldest, "--generate-hashes"]
+        command += ["--exclude-newer", _end_of(as_of)]
         for package, day in later.items():
-            command += ["--exclude-newer-package", f"{package}={day}"]
+            command += ["--exclude-newer-package", f"{package}={_end_of(day)}"]
         if index:
             command += ["--default-index", index]
-        # uv prefers the versions that it finds in the file that it is to write.
-        answer = Path(folder, "answer.txt")
-        answer.write_text("\n".join(preferences), encoding="utf-8")
-        whole = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | dict(env)
-        done = run([*command, "--output-file", str(answer)], env=whole, timeout=SECONDS)
-        if done.returncode == 0:
-            return answer.read_text(encoding="utf-8")
-    said = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-12:])
-    if any(word in said.lower() for word in _NETWORK):
-        raise InstallError(
-            f"The package index can't be reached:\n{said}",
+        command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
+        # uv prefers the versions that it finds in the file that it is about to write.
+        answer = _write(folder, "answer.txt", preferences)
+        command += ["--output-file", answer]
+        whole = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | dict(env)
+        done = run(command, cwd=Path(folder), env=whole, timeout=RESOLVE_SECONDS)
+        if done.returncode != 0:
+            raise _error(requirement, as_of, done.stderr.strip() or done.stdout.strip())
+        return answer.read_text(encoding="utf-8")
+
+
+def _end_of(day: str) -> str:
+    # uv reads a bare date in the machine's own time zone.
+    return f"{(date.fromisoformat(day) + timedelta(days=1)).isoformat()}T00:00:00Z"
+
+
+def _write(folder: str, name: str, lines: Sequence[str]) -> Path:
+    path = Path(folder, name)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _error(requirement: str, as_of: str, said: str) -> InstallError:
+    words = said.lower()
+    tail = "\n".join(f"  {line}" for line in said.splitlines()[-12:])
+    # The network first: an index that doesn't answer has no versions either.
+    if not said or any(word in words for word in _NETWORK):
+        return UnreachableIndexError(
+            f"The package index can't be reached to look up {requirement.splitlines()[0]}.\n{tail}".rstrip(),
             fix="Check the network and the proxy (HTTPS_PROXY, UV_DEFAULT_INDEX), then run the same command again.",
         )
-    raise InstallError(
-        f"The packages that {requirement.splitlines()[0]} needs can't be had together as of {as_of}:\n{said}",
-        fix="Pin a release that fluxkit ships a lock for: `fluxkit upgrade` names the newest.",
+    if any(word in words for word in _UNSATISFIABLE):
+        return UnsatisfiableError(
+            f"No set of packages of {as_of} or before satisfies {requirement.splitlines()[0]}:\n{tail}",
+            fix="Pin a release that fluxkit ships a lock for: `fluxkit upgrade` names the newest.",
+        )
+    return InstallError(
+        f"uv could not look up {requirement.splitlines()[0]}:\n{tail}", fix="Read what uv says above, then try again."
     )

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -142,7 +141,7 @@ def _resolve_poetry(release: Release, project: PoetryProject, as_of: str, report
         python=project.python,
         as_of=as_of,
         constraints=release.constraints,
-        overrides=getattr(release, "overrides", ()),
+        overrides=release.overrides,
         preferences=project.preferences,
         later=later,
         index=index,
@@ -150,7 +149,7 @@ def _resolve_poetry(release: Release, project: PoetryProject, as_of: str, report
 
 
 def _nearest_release(wanted: GitRequirement, as_of: str, index: str) -> tuple[str, str]:
-    """The first release that holds what upstream took from the repository, and the day after it came.
+    """The first release that holds what upstream took from the repository, and the day it came.
 
     That is the one that upstream's lock leads to (`0.35.0.dev0` → 0.35.0); without a lock the first one that came
     after `as_of`, for the code was ahead of the release before.
@@ -166,8 +165,7 @@ def _nearest_release(wanted: GitRequirement, as_of: str, index: str) -> tuple[st
             fix="Pin another release: `fluxkit upgrade` names the newest.",
         )
     chosen = after[0] if after else known[-1]
-    # One day more: uv reads a day in this machine's time zone.
-    return chosen.version, max(as_of, (chosen.uploaded + timedelta(days=1)).date().isoformat())
+    return chosen.version, max(as_of, chosen.uploaded.date().isoformat())
 
 
 def _resolve_package(release: Release, platform: str, checkout: Checkout, as_of: str, index: str) -> str:
@@ -181,7 +179,7 @@ def _resolve_package(release: Release, platform: str, checkout: Checkout, as_of:
             python=release.python,
             as_of=as_of,
             constraints=release.constraints,
-            overrides=getattr(release, "overrides", ()),
+            overrides=release.overrides,
             index=index,
             env={"SIMPLETUNER_PLATFORM": platform},  # its setup.py would look for a GPU on this machine
         )

@@ -52,7 +52,7 @@ def ensure_checkout(lock: Lock, report: Report) -> Path:
     """
     source, release = lock.source, lock.release
     repository = Repository(source.url)
-    tag = f"v{release.version}"
+    tag = release.tag
     try:
         now = repository.upstream_tags().get(tag)
     except RepositoryError as error:
@@ -69,7 +69,7 @@ def ensure_checkout(lock: Lock, report: Report) -> Path:
 
 
 def _find(repository: Repository, release: Release, report: Report) -> str:
-    tag = f"v{release.version}"
+    tag = release.tag
     try:
         tags = repository.upstream_tags()
     except RepositoryError as error:
@@ -97,7 +97,7 @@ def _find(repository: Repository, release: Release, report: Report) -> str:
 
 def _known(release: Release, commit: str) -> str:
     """The commit, unless fluxkit knows that the release is another one."""
-    expected = getattr(release, "commit", "")
+    expected = release.commit
     if expected and commit != expected:
         raise InstallError(
             f"The tag v{release.version} points to {commit[:12]}; the SimpleTuner {release.version} that fluxkit knows "

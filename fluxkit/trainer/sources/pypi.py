@@ -40,7 +40,7 @@ def lock_from_index(release: Release, platform: str, report: Callable[[str], Non
         python=release.python,
         as_of=as_of,
         constraints=release.constraints,
-        overrides=getattr(release, "overrides", ()),
+        overrides=release.overrides,
         index=index,
     )
     return Lock(release, platform, text, Source(url=index), as_of=as_of, origin="resolved")
