@@ -6,18 +6,19 @@ preference, and ends in `exit 0` as every release's does.
 
 import json
 import os
+import shutil
 import subprocess
 import zipfile
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fluxkit.resources import resource
-from fluxkit.trainer import releases as table
-from fluxkit.trainer.releases import Release, find_release
+from fluxkit.trainer.releases import find_release
 
+GIT = shutil.which("git") or "git"
 FLAT, PACKAGED = "1.4.0", "4.7.0"  # no release of these numbers is listed
 TRAIN_SH = """\
 #!/usr/bin/env bash
@@ -121,7 +122,7 @@ def git(folder: Path, *arguments: str) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     who = ["-c", "user.name=Upstream", "-c", "user.email=upstream@example.org", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([GIT, *who, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -133,7 +134,7 @@ class Upstream:
 
     def release(self, version: str, *, annotated: bool = False) -> str:
         """Write and tag a release of the era that its number belongs to; return its commit."""
-        write_release(self.folder, version)
+        _write_release(self.folder, version)
         git(self.folder, "add", "-A")
         git(self.folder, "commit", "--quiet", "--allow-empty", "-m", version)
         git(self.folder, "tag", *(["-a", "-m", version] if annotated else []), f"v{version}")
@@ -158,7 +159,7 @@ def options(flat: bool) -> list[tuple[str, str]]:
     return [(name, option.get("type", "str")) for name, option in known.items()]
 
 
-def write_release(folder: Path, version: str) -> None:
+def _write_release(folder: Path, version: str) -> None:
     """A checkout of the era that the number belongs to."""
     flat = version.startswith(("1.", "2.0", "2.1"))
     base = folder if flat else folder / "simpletuner"
@@ -179,6 +180,12 @@ def write_release(folder: Path, version: str) -> None:
 
 
 @pytest.fixture
+def write_release() -> Callable[[Path, str], None]:
+    """Writes a checkout of the era that a number belongs to."""
+    return _write_release
+
+
+@pytest.fixture
 def upstream(tmp_path: Path) -> Upstream:
     folder = tmp_path / "upstream"
     folder.mkdir()
@@ -189,12 +196,13 @@ def upstream(tmp_path: Path) -> Upstream:
 @pytest.fixture(autouse=True)
 def _unlisted_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two numbers are known, with this Python, no lock and no commit that fluxkit expects."""
-    blank: dict[str, Any] = {"python": ">=3.10", "locks": {}, "constraints": (), "sources": ("pypi", "git", "path")}
-    blank |= {"overrides": (), "commit": "", "extras": {}}
-    blank = {name: value for name, value in blank.items() if name in {field.name for field in fields(Release)}}
-    made = tuple(replace(find_release(like), version=v, **blank) for v, like in ((FLAT, "1.2.5"), (PACKAGED, "4.8.0")))
-    known = (*table.releases(), *made)
-    monkeypatch.setattr(table, "releases", lambda: known)
+    made = {
+        version: replace(find_release(version), python=">=3.10", sources=("pypi", "git", "path"), extras={})
+        for version in (FLAT, PACKAGED)
+    }
+    known = find_release
+    monkeypatch.setattr("fluxkit.trainer.pin.find_release", lambda version: made.get(version) or known(version))
+    monkeypatch.setattr("fluxkit.trainer.lockfile.find_release", lambda version: made.get(version) or known(version))
 
 
 def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scripts: dict[str, str]) -> Path:
@@ -231,3 +239,10 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     return folder
+
+
+@pytest.fixture
+def quickly_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolving takes uv a second or two; where only the code's way matters, an answer is given."""
+    text = "tiny-dependency==1.0 \\\n    --hash=sha256:00\n"
+    monkeypatch.setattr("fluxkit.trainer.sources.checkout.resolve_requirements", lambda *_, **__: text)

@@ -11,11 +11,12 @@ import pytest
 
 from fluxkit.errors import InstallError, UserError
 from fluxkit.trainer.lock import Lock, Source
-from fluxkit.trainer.releases import Release, find_release
+from fluxkit.trainer.releases import find_release
 from fluxkit.trainer.sources.git import ensure_checkout, lock_from_git
 from fluxkit.trainer.sources.repository import Repository
 
-pytestmark = pytest.mark.usefixtures("wheels")
+pytestmark = pytest.mark.usefixtures("quickly_resolved")
+GIT = shutil.which("git") or "git"
 FLAT, PACKAGED = "1.4.0", "4.7.0"
 
 
@@ -62,19 +63,14 @@ def test_a_tag_that_is_not_there_is_named_with_the_nearest(upstream) -> None:
 
 def test_a_tag_of_another_version_is_refused(upstream) -> None:
     upstream.release("4.6.9")
-    subprocess.run(["git", "tag", f"v{PACKAGED}"], cwd=upstream.folder, check=True)
+    subprocess.run([GIT, "tag", f"v{PACKAGED}"], cwd=upstream.folder, check=True)
     with pytest.raises(UserError, match=r"is SimpleTuner 4\.6\.9, not 4\.7\.0"):
         lock(upstream)
 
 
 def test_a_commit_that_fluxkit_knows_to_be_another_is_refused(upstream) -> None:
-    class Known(Release):
-        commit = "f" * 40
-
     upstream.release(PACKAGED)
-    release = find_release(PACKAGED)
-    known = object.__new__(Known)
-    known.__dict__.update(release.__dict__, commit="f" * 40)
+    known = replace(find_release(PACKAGED), commit="f" * 40)
     with pytest.raises(InstallError, match="moved upstream, or the mirror is a changed copy"):
         lock_from_git(known, "cpu", str(upstream.folder), lambda _: None)
 
@@ -164,7 +160,7 @@ def test_a_checkout_that_somebody_changed_is_made_anew(upstream) -> None:
 def test_a_newer_release_is_fetched_into_the_same_cache(upstream) -> None:
     upstream.release(FLAT)
     lock(upstream, FLAT)
-    subprocess.run(["git", "rm", "-rq", "."], cwd=upstream.folder, check=True)
+    subprocess.run([GIT, "rm", "-rq", "."], cwd=upstream.folder, check=True)
     commit = upstream.release(PACKAGED)
     assert lock(upstream).source.commit == commit
     assert Repository(str(upstream.folder)).cached_tag(f"v{FLAT}")
@@ -173,7 +169,7 @@ def test_a_newer_release_is_fetched_into_the_same_cache(upstream) -> None:
 def test_nothing_of_the_users_git_changes_the_checkout(upstream, tmp_path: Path, monkeypatch) -> None:
     home = Path(os.environ["HOME"])
     other = tmp_path / "other"
-    subprocess.run(["git", "init", "-q", other], check=True)
+    subprocess.run([GIT, "init", "-q", other], check=True)
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     for name in ("post-checkout", "reference-transaction", "post-index-change"):
@@ -226,12 +222,11 @@ def start(upstream, commit: str, **env: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("step", ["init", "fetch", "read-tree", "checkout-index"])
 def test_after_a_kill_the_next_try_succeeds(upstream, tmp_path: Path, step: str) -> None:
     commit = upstream.release(PACKAGED)
-    real = shutil.which("git")
     wrapper = tmp_path / "bin" / "git"
     wrapper.parent.mkdir()
     # The real git does its work, and leaves what a killed one leaves.
     wrapper.write_text(
-        f'#!/bin/sh\n{real} "$@"; status=$?\nfor word in "$@"; do\n'
+        f'#!/bin/sh\n{GIT} "$@"; status=$?\nfor word in "$@"; do\n'
         f'case "$word" in --git-dir=*) bare="${{word#--git-dir=}}";; esac\n'
         f'if [ "$word" = {step} ]; then\n'
         f'[ -d "$bare" ] && touch "$bare/shallow.lock" "$bare/packed-refs.lock" "$bare/objects/pack/tmp_pack_x"\n'
