@@ -48,7 +48,7 @@ ACCELERATE = """\
 import os, subprocess, sys
 script = next(word for word in sys.argv[1:] if word.endswith(".py"))
 os.environ["SEEN_ACCELERATE"] = " ".join(sys.argv[1:])
-sys.exit(subprocess.run([sys.executable, script]).returncode)
+sys.exit(subprocess.Popen([sys.executable, script]).wait())  # as accelerate does: `run` would kill it on Ctrl-C
 """
 TRAIN_PY = """\
 import json, os, sys
@@ -68,8 +68,8 @@ def train(config):
     Path(out, "seen.json").write_text(json.dumps(seen))
     mode = config.get("--webhook_config", "")
     if mode == "sleep":
-        print("up", flush=True)
         try:
+            Path(out, "up").touch()
             time.sleep(60)
         except KeyboardInterrupt:
             time.sleep(0.5)
@@ -117,10 +117,14 @@ build-backend = "none"
 """
 
 
+_DAY = "2026-01-02T03:04:05Z"
+
+
 def git(folder: Path, *arguments: str) -> str:
     """Git as upstream's author runs it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     env |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    env |= {"GIT_AUTHOR_DATE": _DAY, "GIT_COMMITTER_DATE": _DAY}  # the same files are the same commit
     who = ["-c", "user.name=Upstream", "-c", "user.email=upstream@example.org", "-c", "init.defaultBranch=main"]
     done = subprocess.run([GIT, *who, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -138,6 +142,10 @@ class Upstream:
         git(self.folder, "add", "-A")
         git(self.folder, "commit", "--quiet", "--allow-empty", "-m", version)
         git(self.folder, "tag", *(["-a", "-m", version] if annotated else []), f"v{version}")
+        return git(self.folder, "rev-parse", "HEAD")
+
+    def head(self) -> str:
+        """The newest commit."""
         return git(self.folder, "rev-parse", "HEAD")
 
     def move_tag(self, version: str, *, forget: bool = False) -> str:
@@ -205,21 +213,23 @@ def _unlisted_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fluxkit.trainer.lockfile.find_release", lambda version: made.get(version) or known(version))
 
 
-def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scripts: dict[str, str]) -> Path:
-    """A wheel of a few lines."""
+def make_wheel(folder: Path, name: str, version: str, scripts: dict[str, str]) -> Path:
+    """A wheel of a few lines, the same bytes each time."""
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    files |= {f"{name}-{version}.data/scripts/{script}": text for script, text in scripts.items()}
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in files.items():
-            archive.writestr(path, text)
-        for script, text in scripts.items():
-            info = zipfile.ZipInfo(f"{name}-{version}.data/scripts/{script}")
-            info.external_attr = 0o755 << 16
-            archive.writestr(info, text)
-        info_dir = f"{name}-{version}.dist-info"
-        archive.writestr(f"{info_dir}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info_dir}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info_dir}/RECORD", "")
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = 0o755 << 16
+            archive.writestr(entry, text)
     return wheel
 
 
@@ -227,13 +237,7 @@ def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scr
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of wheels instead of an index; its one package brings the `accelerate` program."""
     folder = tmp_path / "wheels"
-    make_wheel(
-        folder,
-        "tiny_dependency",
-        "1.0",
-        {"tiny_dependency.py": ""},
-        {"accelerate": ACCELERATE},
-    )
+    make_wheel(folder, "tiny_dependency", "1.0", {"accelerate": ACCELERATE})
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_OFFLINE", "1")
