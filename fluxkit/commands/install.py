@@ -5,10 +5,11 @@ from pathlib import Path
 
 from fluxkit.commands.assemble import open_project, pin_of
 from fluxkit.console import Output
-from fluxkit.project.edit import edit_file
-from fluxkit.project.load import CONFIG_FILE, Project
+from fluxkit.project.edit import edited
+from fluxkit.project.journal import switch
+from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.trainer import environment as environments
-from fluxkit.trainer.lockfile import read_lock_file, with_lock, write_lock_file
+from fluxkit.trainer.lockfile import lock_file_text, read_lock_file, with_lock, write_lock_file
 from fluxkit.trainer.pin import resolve
 
 
@@ -33,11 +34,11 @@ def install(
     lock = resolve(pin, project.lock_file, out.say)
     ready = environments.is_ready(environments.environment_for(lock))
     environment = environments.install(lock, python=python, report=out.say)
-    # The pin before the lock: a lock that fluxkit.toml doesn't ask for would be passed over by `train`.
-    if chosen and edit_file(project.root / CONFIG_FILE, "simpletuner", chosen):
-        out.say(f'{CONFIG_FILE} now says source = "{chosen["source"]}", so that train uses it.')
     platforms = with_lock(read_lock_file(project.lock_file), lock, environments.python_version(environment))
-    write_lock_file(project.lock_file, platforms)
+    if chosen:
+        _keep(project, chosen, lock_file_text(platforms), out)
+    else:
+        write_lock_file(project.lock_file, platforms)
     version = lock.release.version
     unpinned = f" from {lock.source.path}, not pinned" if lock.source.kind == "path" else ""
     out.say(f"SimpleTuner {version} ({lock.platform}){unpinned} {'was ready already' if ready else 'is ready'}.")
@@ -53,6 +54,18 @@ def _chosen(source: str, project: Project) -> dict[str, str | None]:
         chosen = {"source": "path", "path": str(Path(source).expanduser().resolve())}
     # A mirror of the repository is no mirror of the package index.
     return chosen if chosen["source"] == now.source else chosen | {"mirror": None}
+
+
+def _keep(project: Project, chosen: dict[str, str | None], lock: str, out: Output) -> None:
+    """Change the pin and the lock as one: `train` passes over a lock that `fluxkit.toml` doesn't ask for."""
+    path = project.root / CONFIG_FILE
+    before = path.read_bytes()
+    text = before.decode("utf-8-sig")
+    now = edited(text, {("simpletuner", name): value for name, value in chosen.items()})
+    files = {LOCK_FILE: lock.encode(), **({} if now == text else {CONFIG_FILE: now.encode()})}
+    switch(project.root, files, before={CONFIG_FILE: before})
+    if now != text:
+        out.say(f'{CONFIG_FILE} now says source = "{chosen["source"]}", so that train uses it.')
 
 
 def _with_source(project: Project, chosen: dict[str, str | None]) -> Project:

@@ -1,32 +1,35 @@
-"""Changing single settings in a `fluxkit.toml` that belongs to its user: comments, order and spelling stay."""
+"""Changes to `fluxkit.toml` that leave the user's comments, order and spelling as they are."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
-from fluxkit.files import write_text
+KeyPath = tuple[str, ...]
 
 
-def edited(text: str, section: str, values: Mapping[str, str | None]) -> str:
-    """The TOML text with some settings of a section changed; None takes a setting out."""
+def edited(text: str, changes: Mapping[KeyPath, Any]) -> str:
+    """The TOML text with some values changed.
+
+    Args:
+        text: a valid TOML document.
+        changes: path → new value, e.g. `("simpletuner", "version")`; a missing table or key is added, None removes one.
+    """
     import tomlkit
+    from tomlkit.items import Item
 
     document = tomlkit.parse(text)
-    if section not in document:
-        document[section] = tomlkit.table()
-    table = document[section]
-    for name, value in values.items():
+    for path, value in changes.items():
+        table: Any = document
+        for name in path[:-1]:
+            if name not in table:
+                table[name] = tomlkit.table()
+            table = table[name]
+        key = path[-1]
         if value is None:
-            table.pop(name, None)
-        elif table.get(name) != value:
-            table[name] = value
+            table.pop(key, None)
+            continue
+        old = table.get(key)
+        new = tomlkit.item(value)
+        if isinstance(old, Item) and isinstance(new, Item):
+            new.trivia.comment_ws, new.trivia.comment = old.trivia.comment_ws, old.trivia.comment
+        table[key] = new
     return tomlkit.dumps(document)
-
-
-def edit_file(path: Path, section: str, values: Mapping[str, str | None]) -> bool:
-    """Change settings in a file, atomically; whether anything changed."""
-    before = path.read_bytes().decode("utf-8-sig")
-    after = edited(before, section, values)
-    if after == before:
-        return False
-    write_text(path, after)
-    return True

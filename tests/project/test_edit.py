@@ -1,40 +1,34 @@
-from pathlib import Path
+import tomllib
 
-import pytest
-
-from fluxkit.project.edit import edit_file
+from fluxkit.project.edit import edited
 
 TEXT = """\
-# Mine.
+# mine
 [simpletuner]    # the trainer
-version = '4.8.0' # stays as it is written
-source = "pypi"
-mirror = "https://old.example"
-
-[sample]
-width = 1024
+version = "4.8.0"    # which
+[train.options]
+optimizer = "adamw_bf16"    # fast
 """
 
 
-def test_only_the_named_settings_change(tmp_path: Path) -> None:
-    file = tmp_path / "fluxkit.toml"
-    file.write_text(TEXT)
-    assert edit_file(file, "simpletuner", {"source": "git", "mirror": None, "path": None})
-    assert file.read_text() == TEXT.replace('"pypi"', '"git"').replace('mirror = "https://old.example"\n', "")
+def test_a_changed_value_leaves_comments_order_and_the_rest_alone() -> None:
+    text = edited(TEXT, {("simpletuner", "version"): "4.10.1"})
+    assert tomllib.loads(text)["simpletuner"]["version"] == "4.10.1"
+    assert [line.split("#")[-1].strip() for line in text.splitlines() if "#" in line] == [
+        line.split("#")[-1].strip() for line in TEXT.splitlines() if "#" in line
+    ]
+    assert text.splitlines()[3:] == TEXT.splitlines()[3:]
 
 
-def test_what_is_there_already_is_not_written(tmp_path: Path) -> None:
-    file = tmp_path / "fluxkit.toml"
-    file.write_text(TEXT)
-    stamp = file.stat().st_mtime_ns
-    assert not edit_file(file, "simpletuner", {"source": "pypi", "path": None})
-    assert file.stat().st_mtime_ns == stamp
+def test_a_missing_table_is_added_and_none_removes_a_key() -> None:
+    text = edited(TEXT, {("model", "base"): "/a b", ("train", "options", "optimizer"): None})
+    assert tomllib.loads(text) == {
+        "simpletuner": {"version": "4.8.0"},
+        "train": {"options": {}},
+        "model": {"base": "/a b"},
+    }
 
 
-@pytest.mark.parametrize("text", ["", "[project]\nname = 'it'\n"])
-def test_a_section_that_is_missing_is_added(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "fluxkit.toml"
-    file.write_text(text)
-    assert edit_file(file, "simpletuner", {"source": "git"})
-    assert file.read_text().startswith(text)
-    assert '[simpletuner]\nsource = "git"\n' in file.read_text()
+def test_the_same_change_twice_is_the_same_text() -> None:
+    change = {("simpletuner", "version"): "4.10.1"}
+    assert edited(edited(TEXT, change), change) == edited(TEXT, change)
