@@ -143,12 +143,12 @@ def _checkout_env(environment: Path, folder: Path, before: str) -> dict[str, str
 
 def prepare(plan: RunPlan, *, processes: int = 1, use_cpu: bool) -> None:
     """Write what the launch needs beside the rendered config."""
+    write_text(plan.cwd / "config" / "accelerate.yaml", accelerate_config(processes=processes, use_cpu=use_cpu))
     for name, target in plan.links.items():
         link = plan.cwd / name
         if not (link.is_symlink() and link.readlink() == target):
             link.unlink(missing_ok=True)  # a run that goes on after its checkout moved
             link.symlink_to(target)
-    write_text(plan.cwd / "config" / "accelerate.yaml", accelerate_config(processes=processes, use_cpu=use_cpu))
 
 
 def launch(plan: RunPlan, *, log: Path, on_line: Callable[[str], None]) -> int:
