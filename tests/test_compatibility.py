@@ -1,6 +1,7 @@
 """A project renders for every release; an upgrade in steps ends where one in a jump does. By schemas, no installs."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import tomlkit
 
 from fluxkit.commands.assemble import Assembled, assemble, open_project
 from fluxkit.errors import UserError
-from fluxkit.rendering.settings import Rehearsal
+from fluxkit.rendering.render import render
+from fluxkit.rendering.settings import KnownDefect, Rehearsal
 from fluxkit.trainer.options import migrate, vanished_options
 from fluxkit.trainer.releases import find_release, releases
 from fluxkit.trainer.schema import check_options, load_schema
@@ -138,6 +140,16 @@ def test_what_a_release_no_longer_takes_is_refused_with_the_reason(tmp_path: Pat
     with pytest.raises(UserError, match="no longer takes"):
         rendered(tmp_path, "4.10.1", {"report_to": "all"})
     assert config_of(rendered(tmp_path, "4.8.0", {"report_to": "all"}))["report_to"] == "all"
+
+
+def test_a_false_that_a_release_would_drop_is_refused(tmp_path: Path) -> None:
+    # A release without a shipped schema: rendering is asked alone.
+    defects = [d for d in find_release("3.0.4").defects if d.option == "gradient_checkpointing"]
+    request = replace(rendered(tmp_path, "3.1.6", {"gradient_checkpointing": False}).request, release="3.0.4")
+    known = tuple(KnownDefect(d.option, d.value, d.replacement, d.reason) for d in defects)
+    with pytest.raises(UserError, match="drops every false"):
+        render(replace(request, defects=known))
+    assert [d for d in find_release("3.0.7").defects if d.option == "gradient_checkpointing"] == []
 
 
 def test_the_attention_of_the_measurements_is_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fluxkit.commands.assemble import assemble, open_project, pin_of, schema_of
 from fluxkit.commands.staging import STAGING, Staged, as_it_would_be, stage
 from fluxkit.console import Mute, Output
 from fluxkit.errors import FluxkitError, UserError
+from fluxkit.extras import require
 from fluxkit.project.journal import switch
 from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.rendering.render import Rendered, diff_documents
@@ -58,6 +59,8 @@ def upgrade(project: Path | None, *, version: str | None, dry_run: bool, skip_re
         raise UserError(
             f"SimpleTuner {release.version} can be rehearsed, so it has to be.", fix="Leave out --skip-rehearsal."
         )
+    if not skip_rehearsal:
+        require("sample", "An upgrade (it rehearses the new release on a tiny FLUX)")
     _say_target(old_version, release, out)
     # A lock file that isn't there: what the project has now must not answer for what it would get.
     lock = resolve(pin, opened.cache_dir / STAGING / "none", out.say)
@@ -128,8 +131,8 @@ def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
     changes = [
         change for change in schema_diff(old_schema, new_schema, rendered) if change.used or change.kind == "default"
     ]
-    # A type that the rendered values fit is nobody's concern; where they don't, rendering says so.
-    told = [change for change in changes if change.kind != "retyped"]
+    # Types and choices that the rendered values fit are nobody's concern; where they don't, rendering says so.
+    told = [change for change in changes if change.kind not in ("retyped", "choices")]
     if told:
         out.say(f"What {new_schema.release} does differently, as far as it concerns this project:")
         for change in told:
@@ -140,7 +143,6 @@ def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
 def _describe(change: Change) -> str:
     texts = {
         "renamed": f"{change.name} is called {change.new} now",
-        "choices": f"{change.name} no longer takes {', '.join(map(str, change.old or ()))}",
         "removed": f"{change.name} is gone",
         "default": f"{change.name} was {change.old} unless set, and is {change.new} now",
     }
@@ -175,8 +177,8 @@ def _rehearse(staged: Staged, release: Release, *, skip: bool, out: Output) -> N
     try:
         train(staged.folder, rehearse=True, dry_run=False, fresh=True, option=(), out=inner)
     except FluxkitError as error:
-        error.message = f"The rehearsal with {release.version} did not succeed; nothing was changed.\n{error.message}"
-        raise
+        message = f"The rehearsal with {release.version} did not succeed; nothing was changed.\n{error.message}"
+        raise type(error)(message, fix=error.fix) from error
     out.say(f"SimpleTuner {release.version} trains this project.")
 
 

@@ -40,6 +40,7 @@ def resolve_requirements(
     preferences: Sequence[str] = (),
     later: Mapping[str, str] = MappingProxyType({}),
     index: str = "",
+    name: str = "",
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Every package that `requirement` needs, pinned and hashed, in pip's format, without the index's address.
@@ -55,6 +56,7 @@ def resolve_requirements(
         preferences: versions (`torch==2.7.1`) that are taken wherever they fit.
         later: package → a later last day, for those that may be newer.
         index: address of the package index; the user's usual one when empty.
+        name: what to call it in an error; the requirement's first line when empty.
         env: variables for what builds a package to learn its metadata.
 
     Raises:
@@ -81,7 +83,7 @@ def resolve_requirements(
         whole = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | dict(env)
         done = run(command, cwd=Path(folder), env=whole, timeout=RESOLVE_SECONDS)
         if done.returncode != 0:
-            raise _error(requirement, as_of, done.stderr.strip() or done.stdout.strip())
+            raise _error(name or requirement.splitlines()[0], as_of, done.stderr.strip() or done.stdout.strip())
         return answer.read_text(encoding="utf-8")
 
 
@@ -96,20 +98,18 @@ def _write(folder: str, name: str, lines: Sequence[str]) -> Path:
     return path
 
 
-def _error(requirement: str, as_of: str, said: str) -> InstallError:
+def _error(wanted: str, as_of: str, said: str) -> InstallError:
     words = said.lower()
     tail = "\n".join(f"  {line}" for line in said.splitlines()[-12:])
     # The network first: an index that doesn't answer has no versions either.
     if not said or any(word in words for word in _NETWORK):
         return UnreachableIndexError(
-            f"The package index can't be reached to look up {requirement.splitlines()[0]}.\n{tail}".rstrip(),
+            f"The package index can't be reached to look up {wanted}.\n{tail}".rstrip(),
             fix="Check the network and the proxy (HTTPS_PROXY, UV_DEFAULT_INDEX), then run the same command again.",
         )
     if any(word in words for word in _UNSATISFIABLE):
         return UnsatisfiableError(
-            f"No set of packages of {as_of} or before satisfies {requirement.splitlines()[0]}:\n{tail}",
+            f"No set of packages of {as_of} or before satisfies {wanted}:\n{tail}",
             fix="Pin a release that fluxkit ships a lock for: `fluxkit upgrade` names the newest.",
         )
-    return InstallError(
-        f"uv could not look up {requirement.splitlines()[0]}:\n{tail}", fix="Read what uv says above, then try again."
-    )
+    return InstallError(f"uv could not look up {wanted}:\n{tail}", fix="Read what uv says above, then try again.")

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -8,9 +9,11 @@ from fluxkit.errors import UserError
 from fluxkit.project.config import default_simpletuner
 from fluxkit.rendering.profiles import load_profile, profile_names
 from fluxkit.resources import resource
-from fluxkit.trainer.releases import Evidence, Release, default_release, find_release, releases
+from fluxkit.trainer import shims
+from fluxkit.trainer.releases import Evidence, Release, default_release, defects_of, find_release, releases
 from fluxkit.trainer.schema import load_schema
 
+SHIMS = Path(shims.__file__).parent / "_shims"
 LISTED = ["4.10.1", "4.8.0", "4.0.6", "3.3.4", "3.1.6", "2.2.1", "2.1.3", "1.3.2", "1.2.5"]
 
 
@@ -74,6 +77,16 @@ def test_what_is_no_usable_version_is_an_error_with_a_way_out(wanted: str, said:
 ])  # fmt: skip
 def test_a_defect_holds_in_its_span(version: str, has: bool) -> None:
     assert ("tensorboard-hparams" in {defect.id for defect in find_release(version).defects}) is has
+
+
+def test_every_defect_can_be_acted_on() -> None:
+    for defect in (defect for version in ("1.2.5", "3.0.0", "4.8.0", "4.10.1") for defect in defects_of(version)):
+        assert defect.reason.endswith((".", ")."))
+        if defect.action in ("replace", "refuse"):
+            assert defect.option
+            assert (defect.replacement is None) is (defect.action == "refuse")
+        if defect.action == "shim":
+            assert (SHIMS / f"{defect.replacement}.py").is_file()
 
 
 @pytest.mark.parametrize("release", releases(), ids=lambda release: release.version)

@@ -7,6 +7,7 @@ Releases up to 2.1.3 are flat (`train.sh`, `train.py`, `helpers/` at the root; P
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,8 +95,8 @@ def lock_from_checkout(
         text = _resolve_poetry(release, project, as_of, report, index)
         python = project.python
     else:
-        text = _resolve_package(release, platform, checkout, as_of, index)
-        python = release.python
+        python = _requires_python(checkout.folder) or release.python
+        text = _resolve_package(replace(release, python=python), platform, checkout, as_of, index)
     release = replace(release, python=python, as_of=as_of)
     return Lock(release, platform, text, source, as_of=as_of, origin="resolved")
 
@@ -145,6 +146,7 @@ def _resolve_poetry(release: Release, project: PoetryProject, as_of: str, report
         preferences=project.preferences,
         later=later,
         index=index,
+        name=f"SimpleTuner {release.version}",
     )
 
 
@@ -168,6 +170,15 @@ def _nearest_release(wanted: GitRequirement, as_of: str, index: str) -> tuple[st
     return chosen.version, max(as_of, chosen.uploaded.date().isoformat())
 
 
+def _requires_python(folder: Path) -> str:
+    """What the package says itself; a release that isn't listed has only its neighbour's range."""
+    try:
+        data = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return ""
+    return str(data.get("project", {}).get("requires-python", ""))
+
+
 def _resolve_package(release: Release, platform: str, checkout: Checkout, as_of: str, index: str) -> str:
     """From the package's own metadata; building it writes beside `setup.py`, so a copy is asked."""
     extra = release.extras.get(platform)
@@ -181,6 +192,7 @@ def _resolve_package(release: Release, platform: str, checkout: Checkout, as_of:
             constraints=release.constraints,
             overrides=release.overrides,
             index=index,
+            name=f"SimpleTuner {release.version}",
             env={"SIMPLETUNER_PLATFORM": platform},  # its setup.py would look for a GPU on this machine
         )
     return without_package(text, "simpletuner")

@@ -60,7 +60,17 @@ def test_a_packages_own_requirements_are_resolved_and_nothing_is_written_to_it(t
     )
     assert lock.requirements.startswith("tiny-dependency==1.0 \\\n    --hash=sha256:")
     assert (lock.origin, lock.as_of) == ("resolved", "2026-08-21")
+    assert lock.release.python == ">=3.10"  # its own word, not that of the nearest release that fluxkit lists
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("wheels")
+def test_requirements_that_can_not_be_met_are_told_by_the_releases_name(tmp_path: Path, write_release) -> None:
+    write_release(tmp_path, PACKAGED)
+    project = tmp_path / "pyproject.toml"
+    project.write_text(project.read_text().replace("tiny-dependency>=1", "tiny-dependency>=2"))
+    with pytest.raises(InstallError, match=r"satisfies SimpleTuner 4\.7\.0"):
+        lock_from_checkout(find_release(PACKAGED), "cpu", open_checkout(tmp_path), SOURCE, "2026-08-21", lambda _: None)
 
 
 def poetry_lock(folder: Path, monkeypatch: pytest.MonkeyPatch, locked: str, found: list[tuple[str, str]]) -> Lock:
