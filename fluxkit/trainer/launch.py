@@ -112,10 +112,11 @@ def plan_launch(
     }
     if offline:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    env |= extra_env
     if checkout is None:
-        return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env)
-    env |= _checkout_env(environment_bin.parent, checkout.folder, env.get("PYTHONPATH", ""))
+        return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env | dict(extra_env))
+    env |= _checkout_env(environment_bin.parent) | dict(extra_env)
+    # The shims first: their sitecustomize runs the next one on the path.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (extra_env.get("PYTHONPATH"), str(checkout.folder))))
     script = checkout.folder / checkout.script
     # `accelerate launch train.py` or `… simpletuner/train.py`: relative to the working folder.
     linked = "simpletuner" if checkout.packaged else "train.py"
@@ -128,10 +129,9 @@ def plan_launch(
     )
 
 
-def _checkout_env(environment: Path, folder: Path, before: str) -> dict[str, str]:
+def _checkout_env(environment: Path) -> dict[str, str]:
     env = {
         "VENV_PATH": str(environment),
-        "PYTHONPATH": os.pathsep.join(filter(None, (before, str(folder)))),
         "PYTHONPYCACHEPREFIX": str(environment / "pycache"),  # no __pycache__ in the checkout
     }
     # train.sh puts the folder `nvjitlink` that it finds in the environment in front of LD_LIBRARY_PATH, for CUDA 12;

@@ -76,7 +76,7 @@ def read_poetry_project(folder: Path) -> PoetryProject:
         ) from error
     urls = {source["name"]: source["url"] for source in data["tool"]["poetry"].get("source", [])}
     plain, from_git, indexes = [], [], []
-    for name in package.dependency_group_names():
+    for name in sorted(package.dependency_group_names()):
         if name == "dev":
             continue
         for dependency in package.dependency_group(name).dependencies:

@@ -58,7 +58,7 @@ def test_optional_packages_and_groups_are_left_out_and_other_groups_are_not(tmp_
         '[tool.poetry.group.dev.dependencies]\nd = "*"\n'
         '[tool.poetry.group.rare]\noptional = true\n[tool.poetry.group.rare.dependencies]\ne = "*"\n'
     )
-    assert read_poetry_project(project(tmp_path, text)).requirements == ("a", "c")
+    assert read_poetry_project(project(tmp_path, text)).requirements == ("a", "c")  # main, plus
 
 
 def test_a_package_from_a_repository_waits_for_a_version(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_ctrl_c_reaches_the_trainer_through_the_shell_and_lets_it_finish(project
 def test_install_says_where_from_and_is_quick_and_offline_the_second_time(
     project: Path, upstream, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    installed(project, PACKAGED, upstream)
+    checkout = installed(project, PACKAGED, upstream)
     source = read_lock_file(project / "fluxkit.lock")["cpu"].lock.source
     assert (source.url, source.commit) == (str(upstream.folder), upstream.head())
     upstream.folder.rename(tmp_path / "gone")
@@ -174,6 +175,12 @@ def test_install_says_where_from_and_is_quick_and_offline_the_second_time(
     install(project, python=None, out=Output())
     assert "was ready already" in capsys.readouterr().out
     assert (project / "fluxkit.lock").read_bytes() == before
+    # A checkout that is gone comes back from the cache; the environment stays.
+    shutil.rmtree(checkout)
+    environment = install(project, python=None, out=Output())
+    assert "Taking SimpleTuner 4.7.0 from the cache" in capsys.readouterr().out
+    assert environment.checkout == checkout
+    assert (checkout / "simpletuner" / "train.sh").is_file()
 
 
 def test_a_moved_tag_changes_nothing_in_the_project(project: Path, upstream, tmp_path: Path, monkeypatch) -> None:
