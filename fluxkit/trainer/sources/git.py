@@ -149,11 +149,23 @@ def _write_checkout(repository: Repository, source: Source, release: Release, re
             made = Path(temporary, "new")
             made.mkdir()
             report(f"Checking out SimpleTuner {release.version} ({source.commit[:12]})")
-            repository.write_files(source.commit, made)
+            _fill(repository, source.commit, made, release, report)
             if target.exists():
                 target.rename(Path(temporary, "old"))
             made.rename(target)
     return target
+
+
+def _fill(repository: Repository, commit: str, made: Path, release: Release, report: Report) -> None:
+    try:
+        repository.write_files(commit, made)
+    except RepositoryError as error:
+        if error.understood:
+            raise
+        report("The copy of the repository in the cache is damaged; fetching it anew")
+        repository.remove()
+        repository.fetch(f"refs/tags/{release.tag}", f"refs/tags/{release.tag}")
+        repository.write_files(commit, made)
 
 
 def _nearest(version: str, tags: dict[str, str]) -> str:

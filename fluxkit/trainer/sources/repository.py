@@ -62,15 +62,21 @@ class Repository:
         """
         with self.locked():
             self._prepare()
-            try:
-                self._fetch("--depth", "1", what=what, target=target)
-            except RepositoryError as error:
-                if error.understood:
-                    raise
-                # A plain web server can't shorten history, and a crash may have damaged the copy: all of it, anew.
-                shutil.rmtree(self.folder)
-                self._prepare()
-                self._fetch(what=what, target=target)
+            for options in (("--depth", "1"), ()):  # a plain web server can't shorten history
+                try:
+                    return self._fetch(*options, what=what, target=target)
+                except RepositoryError as error:
+                    if error.understood:
+                        raise
+            # A crash may have damaged the copy.
+            shutil.rmtree(self.folder)
+            self._prepare()
+            self._fetch(what=what, target=target)
+
+    def remove(self) -> None:
+        """Remove the bare copy: it is a cache."""
+        with self.locked():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def day_of(self, commit: str) -> str:
         """The commit's day (ISO, UTC)."""

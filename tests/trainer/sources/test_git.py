@@ -3,8 +3,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,28 @@ def test_a_file_url_is_a_mirror_too(upstream) -> None:
     commit = upstream.release(PACKAGED)
     made = lock_from_git(find_release(PACKAGED), "cpu", upstream.folder.as_uri(), lambda _: None)
     assert made.source.commit == commit
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_plain_web_server_is_a_mirror_too(upstream) -> None:
+    upstream.release(FLAT)
+    commit = upstream.release(PACKAGED)
+    subprocess.run([GIT, "update-server-info"], cwd=upstream.folder, check=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(upstream.folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/.git"
+        made = lock_from_git(find_release(PACKAGED), "cpu", url, lambda _: None)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert made.source.commit == commit
+    assert made.source.folder is not None
+    assert files(made.source.folder) == files(upstream.folder)
 
 
 def test_a_tag_that_is_not_there_is_named_with_the_nearest(upstream) -> None:
@@ -257,14 +282,16 @@ def test_two_at_once_both_succeed(upstream) -> None:
     assert files(Path(folder)) == files(upstream.folder)
 
 
-def test_a_damaged_copy_is_fetched_anew(upstream) -> None:
+@pytest.mark.parametrize("what", ["commit", "one file"])
+def test_a_damaged_copy_is_fetched_anew(upstream, what: str) -> None:
     commit = upstream.release(PACKAGED)
     made = lock(upstream)
-    bare = Repository(made.source.url).folder
-    for pack in [*bare.glob("objects/pack/*"), *bare.glob("objects/??/*")]:
-        pack.chmod(0o644)
-        pack.write_bytes(b"")
+    objects = Repository(made.source.url).folder / "objects"
+    command = [GIT, "rev-parse", f"{commit}:simpletuner/train.py" if what == "one file" else commit]
+    found = subprocess.run(command, cwd=upstream.folder, check=True, capture_output=True, text=True).stdout.strip()
+    damaged = objects / found[:2] / found[2:]
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"")
     assert made.source.folder is not None
     shutil.rmtree(made.source.folder)
-    assert files(ensure_checkout(replace(made), lambda _: None)) == files(upstream.folder)
-    assert made.source.commit == commit
+    assert files(ensure_checkout(made, lambda _: None)) == files(upstream.folder)
