@@ -82,6 +82,7 @@ def render(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--source", metavar="pypi|git|PATH", help="Where SimpleTuner comes from; kept in fluxkit.toml.")
 @click.option("--python", type=click.Path(path_type=Path), help="The interpreter for the trainer's environment.")
 @_common()
 def install(project: Path | None, **options: Any) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess  # noqa: TID251  # this is the wrapper that the ban points to
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ def stream(
     env: Mapping[str, str],
     on_line: Callable[[str], None],
     log: Path,
+    whole_group: bool = False,
 ) -> int:
     r"""Run a long program, hand over each line as it comes, keep everything in `log`.
 
@@ -76,6 +78,7 @@ def stream(
         env: its whole environment.
         on_line: called with each line that isn't empty, without its end.
         log: file that gets the raw bytes, appended.
+        whole_group: whether a Ctrl-C is passed on to every process that the program started, as a terminal would.
 
     Returns:
         The exit code; negative for a signal.
@@ -96,7 +99,7 @@ def stream(
             _pump(child, record, on_line)
             return child.wait()
         except KeyboardInterrupt as stop:
-            _interrupt(child, record)
+            _interrupt(child, record, whole_group=whole_group)
             raise InterruptedByUser("Stopped.") from stop
         except BaseException:
             _end(child, interrupt_seconds=0)
@@ -145,30 +148,59 @@ def _blocks(child: "subprocess.Popen[bytes]") -> Iterator[bytes]:
         yield block
 
 
-def _interrupt(child: "subprocess.Popen[bytes]", record: BinaryIO) -> None:
+def _interrupt(child: "subprocess.Popen[bytes]", record: BinaryIO, *, whole_group: bool) -> None:
     """End the program, its last words still going to the log: a full pipe would keep it from ending."""
     drain = threading.Thread(target=lambda: [record.write(block) for block in _blocks(child)], daemon=True)
     drain.start()
-    _end(child, interrupt_seconds=INTERRUPT_SECONDS)
+    _end(child, interrupt_seconds=INTERRUPT_SECONDS, whole_group=whole_group)
     drain.join(5)
 
 
-def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float) -> None:
-    """SIGINT to the program alone (SimpleTuner's launcher then ends its own children), then its group: TERM, KILL."""
+def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float, whole_group: bool = False) -> None:
+    """SIGINT to the program alone (SimpleTuner's launcher then ends its own children), then its group: TERM, KILL.
+
+    With `whole_group` SIGINT goes to the group too, and the program has ended when all of it has: a shell or
+    accelerate may be gone before the trainer has finished what it was writing.
+    """
     steps: list[tuple[Callable[[], None], float]] = [
         (lambda: _signal_group(child, signal.SIGTERM), TERMINATE_SECONDS),
         (lambda: _signal_group(child, signal.SIGKILL), TERMINATE_SECONDS),
     ]
-    if interrupt_seconds:
+    if interrupt_seconds and whole_group:
+        steps.insert(0, (lambda: _signal_group(child, signal.SIGINT), interrupt_seconds))
+    elif interrupt_seconds:
         steps.insert(0, (lambda: child.send_signal(signal.SIGINT), interrupt_seconds))
     for send, seconds in steps:
         send()
         # A second Ctrl-C means: now. It skips to the next, harder step.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            deadline = time.monotonic() + seconds
             child.wait(seconds)
+            if whole_group and _group_lives_on(child.pid, deadline):
+                continue
             break
     # What the program left behind in its session.
     _signal_group(child, signal.SIGKILL)
+
+
+def _group_lives_on(group: int, deadline: float) -> bool:
+    """Wait for the last process of a group, until `deadline` (monotonic); whether one is left then."""
+    while _members(group):
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _members(group: int) -> bool:
+    """Whether a group has a process that runs; one that ended and that nobody asked about (a zombie) doesn't count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # pid (name) state parent group …; the name may hold anything, brackets too.
+            state, _, of_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

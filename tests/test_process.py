@@ -95,6 +95,30 @@ def test_deaf_program_and_its_children_are_killed(tmp_path: Path, monkeypatch: p
     assert all(gone(pid) for pid in pids)
 
 
+def test_a_shells_child_is_asked_too_and_is_waited_for(tmp_path: Path) -> None:
+    # The shell and the middle one end at once; the last one takes its time to save.
+    trainer = (
+        "import os,time\n"
+        "try:\n print('ready', os.getpid(), flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n time.sleep(0.5); print('saved', flush=True)\n"
+    )
+    middle = "import subprocess,sys; subprocess.Popen([sys.executable, sys.argv[1]]).wait()"
+    (tmp_path / "trainer.py").write_text(trainer)
+    (tmp_path / "train.sh").write_text(f'"{sys.executable}" -c "{middle}" trainer.py\nexit 0\n')
+    pids: list[int] = []
+    with pytest.raises(InterruptedByUser):
+        process.stream(
+            ["bash", "-e", "train.sh"],
+            cwd=tmp_path,
+            env=dict(os.environ),
+            on_line=interrupt_on_ready(pids),
+            log=tmp_path / "log.txt",
+            whole_group=True,
+        )
+    assert gone(pids[0])
+    assert (tmp_path / "log.txt").read_text().endswith("saved\n")
+
+
 def test_real_ctrl_c_while_waiting(tmp_path: Path) -> None:
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()

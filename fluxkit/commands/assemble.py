@@ -53,9 +53,15 @@ def pin_of(project: Project) -> Pin:
         version=wanted.version,
         platform=choose_platform(wanted.platform),
         source=wanted.source,
-        mirror=wanted.mirror,
+        mirror=_address(project.root, wanted.mirror) if wanted.mirror else None,
         path=folder.resolve() if folder else None,
     )
+
+
+def _address(root: Path, mirror: str) -> str:
+    """A folder, relative to the project's, or an address as it is (`https://…`, `git@host:…`)."""
+    folder = root / Path(mirror).expanduser()
+    return str(folder.resolve()) if "://" not in mirror and folder.exists() else mirror
 
 
 def ready_environment(project: Project) -> Environment:

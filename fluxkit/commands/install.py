@@ -1,34 +1,73 @@
 """`fluxkit install`: the pinned SimpleTuner, in an environment of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fluxkit.commands.assemble import open_project, pin_of
 from fluxkit.console import Output
+from fluxkit.project.edit import edited
+from fluxkit.project.journal import switch
+from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.trainer import environment as environments
-from fluxkit.trainer.lockfile import read_lock_file, with_lock, write_lock_file
+from fluxkit.trainer.lockfile import lock_file_text, read_lock_file, with_lock, write_lock_file
 from fluxkit.trainer.pin import resolve
 
 
-def install(project_dir: Path | None, *, python: Path | None, out: Output) -> environments.Environment:
+def install(
+    project_dir: Path | None, *, python: Path | None, out: Output, source: str | None = None
+) -> environments.Environment:
     """Install what `[simpletuner]` asks for and write `fluxkit.lock`.
 
     Args:
         project_dir: the project's folder, or one below it.
         python: the interpreter for the trainer's environment; one is looked for by default.
         out: where to say things.
+        source: `pypi`, `git` or a folder instead of what `fluxkit.toml` says; once installed, it says that too.
 
     Raises:
         UserError: the pin is not one that fluxkit can install.
         InstallError: it could not be installed.
     """
     project = open_project(project_dir)
-    pin = pin_of(project)
+    chosen = {} if source is None else _chosen(source, project)
+    pin = pin_of(_with_source(project, chosen))
     lock = resolve(pin, project.lock_file, out.say)
     ready = environments.is_ready(environments.environment_for(lock))
     environment = environments.install(lock, python=python, report=out.say)
     platforms = with_lock(read_lock_file(project.lock_file), lock, environments.python_version(environment))
-    write_lock_file(project.lock_file, platforms)
+    if chosen:
+        _keep(project, chosen, lock_file_text(platforms), out)
+    else:
+        write_lock_file(project.lock_file, platforms)
     version = lock.release.version
-    out.say(f"SimpleTuner {version} ({lock.platform}) {'was ready already' if ready else 'is ready'}.")
+    unpinned = f" from {lock.source.path}, not pinned" if lock.source.kind == "path" else ""
+    out.say(f"SimpleTuner {version} ({lock.platform}){unpinned} {'was ready already' if ready else 'is ready'}.")
     out.result(str(environment.root))
     return environment
+
+
+def _chosen(source: str, project: Project) -> dict[str, str | None]:
+    """`--source`'s word as settings of `[simpletuner]`."""
+    now = project.config.simpletuner
+    chosen: dict[str, str | None] = {"source": source, "path": None}
+    if source not in ("pypi", "git"):
+        chosen = {"source": "path", "path": str(Path(source).expanduser().resolve())}
+    # A mirror of the repository is no mirror of the package index.
+    return chosen if chosen["source"] == now.source else chosen | {"mirror": None}
+
+
+def _keep(project: Project, chosen: dict[str, str | None], lock: str, out: Output) -> None:
+    """Change the pin and the lock as one: `train` passes over a lock that `fluxkit.toml` doesn't ask for."""
+    path = project.root / CONFIG_FILE
+    before = path.read_bytes()
+    text = before.decode("utf-8-sig")
+    now = edited(text, {("simpletuner", name): value for name, value in chosen.items()})
+    files = {LOCK_FILE: lock.encode(), **({} if now == text else {CONFIG_FILE: now.encode()})}
+    switch(project.root, files, before={CONFIG_FILE: before})
+    if now != text:
+        out.say(f'{CONFIG_FILE} now says source = "{chosen["source"]}", so that train uses it.')
+
+
+def _with_source(project: Project, chosen: dict[str, str | None]) -> Project:
+    section = project.config.simpletuner.model_copy(update=chosen)
+    return replace(project, config=project.config.model_copy(update={"simpletuner": section}))

@@ -18,9 +18,11 @@ from fluxkit.project.load import Project
 from fluxkit.rendering.render import expected_modules, write_rendered
 from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
+from fluxkit.trainer.environment import Environment
 from fluxkit.trainer.outputs import check_result
 from fluxkit.trainer.progress import ProgressReader, Step
 from fluxkit.trainer.shims import shims_for, write_shims
+from fluxkit.trainer.sources.checkout import open_checkout
 
 
 def train(
@@ -62,15 +64,14 @@ def train(
         _say_changes(assembled, out)
     for note in assembled.rendered.notes:
         out.warn(note)
-    # Not resolved: the interpreter is a link out of the environment.
-    environment_bin = ready_environment(opened).python.parent
+    environment = ready_environment(opened)
     if dry_run:
-        _print_plan(_plan(opened, assembled, folder, environment_bin, local), existing, out)
+        _print_plan(_plan(opened, assembled, folder, environment, local), existing, out)
         return None
     run = existing or _start(opened, assembled, base)
     assembled = _assemble(opened, run.folder, option, rehearsal)
     write_rendered(assembled.rendered, run.config_dir)
-    plan = _plan(opened, assembled, run.folder, environment_bin, local)
+    plan = _plan(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
     return _supervise(run, plan, _expected_modules(assembled, base), out)
@@ -106,7 +107,9 @@ def _say_changes(assembled: Assembled, out: Output) -> None:
         out.say(f"  {what}: {before} → {after}")
 
 
-def _plan(project: Project, assembled: Assembled, folder: Path, environment_bin: Path, local: bool) -> launch.RunPlan:
+def _plan(
+    project: Project, assembled: Assembled, folder: Path, environment: Environment, local: bool
+) -> launch.RunPlan:
     config: Any = assembled.rendered.documents["config.json"]
     names = shims_for(
         assembled.release.version,
@@ -115,10 +118,11 @@ def _plan(project: Project, assembled: Assembled, folder: Path, environment_bin:
     )
     shim_env = write_shims(project.cache_dir / "shims", names) if names else {}
     return launch.plan_launch(
-        environment_bin=environment_bin,
+        environment_bin=environment.python.parent,  # not resolved: the interpreter is a link out of the environment
         run_dir=folder,
         extra_env={**assembled.rendered.env, **shim_env},
         offline=local,
+        checkout=open_checkout(environment.checkout) if environment.checkout else None,
     )
 
 

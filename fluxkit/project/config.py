@@ -117,7 +117,7 @@ class SimpleTunerSection(_Section):
         version: the release that is pinned.
         source: `pypi` (the package index), `git` (its repository) or `path` (a checkout on this machine).
         platform: which build of torch; `auto` looks for a GPU.
-        mirror: address of a clone to use with `source = "git"`.
+        mirror: with `source = "git"` the address or folder of a clone, with `"pypi"` the address of a package index.
         path: the checkout, with `source = "path"`; relative to the project's folder or absolute.
     """
 

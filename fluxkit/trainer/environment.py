@@ -23,6 +23,7 @@ from fluxkit.trainer.interpreter import find_interpreter, uv_bin, version_of
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.releases import Release
 from fluxkit.trainer.schema import has_schema, load_schema
+from fluxkit.trainer.sources.git import ensure_checkout
 
 MARKER = "fluxkit-ready.json"
 OPTIONS = "fluxkit-options.json"  # what the installed release's own parser accepts
@@ -56,17 +57,24 @@ class Environment:
         """The option schema that the health check asked the trainer for."""
         return self.root / OPTIONS
 
+    def python_paths(self) -> dict[str, str]:
+        """Variables that let its interpreter import from the checkout without writing `__pycache__` into it."""
+        if self.checkout is None:
+            return {}
+        return {"PYTHONPATH": str(self.checkout), "PYTHONPYCACHEPREFIX": str(self.root / "pycache")}
+
 
 def environment_for(lock: Lock) -> Environment:
     """The environment that belongs to a lock, whether or not it is there."""
     version = lock.release.version
     root = cache_dir().absolute() / "envs" / f"simpletuner-{version}-{lock.platform}-{lock.digest[:12]}"
-    return Environment(root, root / "bin" / "python", lock.release, lock.platform, lock.digest, lock.source.path)
+    return Environment(root, root / "bin" / "python", lock.release, lock.platform, lock.digest, lock.source.folder)
 
 
 def is_ready(environment: Environment) -> bool:
-    """Whether it was built to its end from this very lock, and its interpreter is still there."""
-    return _marker(environment).get("digest") == environment.digest and environment.python.exists()
+    """Whether it was built to its end from this very lock, and its interpreter and its checkout are still there."""
+    checked_out = environment.checkout is None or environment.checkout.is_dir()
+    return _marker(environment).get("digest") == environment.digest and environment.python.exists() and checked_out
 
 
 def python_version(environment: Environment) -> str:
@@ -95,6 +103,8 @@ def install(
         return environment
     try:
         environment.root.parent.mkdir(parents=True, exist_ok=True)
+        if lock.source.kind == "git":
+            ensure_checkout(lock, report)
         with _guard(environment, report):
             if not is_ready(environment):
                 _build(environment, lock, python, report)
@@ -137,6 +147,8 @@ def _build(environment: Environment, lock: Lock, python: Path | None, report: Ca
         environment.python,
         "--require-hashes",
     ]
+    if lock.source.kind == "pypi" and lock.source.url:
+        requirements += ["--default-index", lock.source.url]
     listed = environment.root / "fluxkit-requirements.txt"
     write_text(listed, lock.requirements)
     _uv([*requirements, "-r", listed], environment)
@@ -188,6 +200,7 @@ def _check_health(environment: Environment, release: Release, *, pinned: bool) -
     """The trainer imports, its parser answers, and knows exactly the options of the shipped schema, if there is one."""
     # In its own folder: the trainer writes debug.log where it is started.
     env = _clean_env() | {"PATH": f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    env |= environment.python_paths()
     done = run([environment.python, probe.__file__], cwd=environment.root, env=env, timeout=HEALTH_SECONDS)
     answer = next((line for line in reversed(done.stdout.splitlines()) if line.startswith(probe.MARK)), None)
     if done.returncode != 0 or answer is None:

@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 from fluxkit.errors import InstallError
 
 _DEFAULT_INDEX = "https://pypi.org/simple"
-_WHEEL = re.compile(r"simpletuner-(?P<version>[^-]+)-py3-none-any\.whl")
+_FILE = re.compile(r"[^-]+-(?P<version>[^-]+)((-[^-]+)?-[^-]+-[^-]+-[^-]+\.whl|\.tar\.gz)")
 SECONDS = 30.0
 
 
@@ -23,7 +23,7 @@ class Published:
 
     Args:
         version: as the index writes it.
-        uploaded: when its wheel came.
+        uploaded: when it came.
         requires_python: the interpreters that it says it supports.
     """
 
@@ -32,23 +32,27 @@ class Published:
     requires_python: str
 
 
-def published() -> dict[str, Published]:
-    """Every final SimpleTuner release that has a wheel and was not withdrawn, oldest first.
+def published(index: str = "", package: str = "simpletuner") -> dict[str, Published]:
+    """Every final release that was not withdrawn, oldest first.
 
-    Asks the index that uv would ask (PEP 691 and 700).
+    Args:
+        index: its address; the one that uv would ask (PEP 691 and 700) when empty.
+        package: which package's; of SimpleTuner only releases with a wheel count.
 
     Raises:
         InstallError: it can't be reached, or gives no upload times.
     """
-    address = f"{_index().rstrip('/')}/simpletuner/"
+    address = f"{(index or _index()).rstrip('/')}/{package}/"
     request = urllib.request.Request(address, headers={"Accept": "application/vnd.pypi.simple.v1+json"})  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310  # the user's own index
             files = json.load(answer)["files"]
-        found = [_release(file) for file in files if not file.get("yanked")]
+        wheels = [file for file in files if file["filename"].endswith(".whl")]
+        wanted = wheels if package == "simpletuner" else files
+        found = [_release(file) for file in wanted if not file.get("yanked")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InstallError(
-            f"The package index can't be asked for SimpleTuner's releases: {error}",
+            f"The package index can't be asked for the releases of {package}: {error}",
             fix="Check the network and the proxy (HTTPS_PROXY, UV_DEFAULT_INDEX), then run the same command again.",
         ) from error
     releases = sorted((one for one in found if one), key=lambda one: Version(one.version))
@@ -60,7 +64,7 @@ def _index() -> str:
 
 
 def _release(file: dict[str, str]) -> Published | None:
-    match = _WHEEL.fullmatch(file["filename"])
+    match = _FILE.fullmatch(file["filename"])
     if match is None:
         return None
     try:

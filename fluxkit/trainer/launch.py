@@ -1,16 +1,19 @@
 """How the trainer is started: argv, working folder, environment; and how it is watched.
 
 The process boundary: fluxkit never imports SimpleTuner (AGPL, and it wants its own torch). It runs the release's own
-launcher in the run's folder, where the launcher finds `config/config.json` (releases from 3.0 on).
+launcher in the run's folder: `simpletuner train` of a package, `train.sh` of a checkout. Every release reads
+`config/config.json` there and writes `debug.log` there; what `train.sh` names relative to its working folder is linked
+into it, so that the checkout is never written to and two runs never meet.
 """
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fluxkit.files import write_text
 from fluxkit.process import stream
+from fluxkit.trainer.sources.checkout import Checkout
 
 # What of the user's environment reaches the trainer. Everything else that could change a run (CONFIG_PATH, ENV,
 # ACCELERATE_*, a stray PYTHONPATH) stays out.
@@ -32,11 +35,15 @@ class RunPlan:
         argv: the command.
         cwd: the working folder: the run's.
         env: the whole environment of the process.
+        links: name in the working folder → what it leads to; made by `prepare`.
+        whole_group: whether Ctrl-C must reach every process: a shell waits for its child and tells it nothing.
     """
 
     argv: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str]
+    links: Mapping[str, Path] = field(default_factory=dict)
+    whole_group: bool = False
 
     def public_env(self) -> dict[str, str]:
         """The environment with tokens masked, for printing."""
@@ -68,14 +75,16 @@ def plan_launch(
     run_dir: Path,
     extra_env: Mapping[str, str],
     offline: bool,
+    checkout: Checkout | None = None,
     processes: int = 1,
     inherited: Mapping[str, str] | None = None,
 ) -> RunPlan:
-    """Plan the launch of a packaged release (3.0 and newer).
+    """Plan the launch of a release.
 
     Args:
         environment_bin: the `bin` folder of the trainer's environment; `accelerate` must be on PATH.
         run_dir: the run's folder; becomes the working folder.
+        checkout: the release's own files, for the sources `git` and `path`; None for a package.
         extra_env: the profile's, the project's and the shims' variables; they win.
         offline: whether the model hub is out of bounds (a local base).
         processes: training processes.
@@ -103,13 +112,43 @@ def plan_launch(
     }
     if offline:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    env |= extra_env
-    return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env)
+    if checkout is None:
+        return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env | dict(extra_env))
+    env |= _checkout_env(environment_bin.parent) | dict(extra_env)
+    # The shims first: their sitecustomize runs the next one on the path.
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (extra_env.get("PYTHONPATH"), str(checkout.folder))))
+    script = checkout.folder / checkout.script
+    # `accelerate launch train.py` or `… simpletuner/train.py`: relative to the working folder.
+    linked = "simpletuner" if checkout.packaged else "train.py"
+    return RunPlan(
+        argv=("bash", "-e", str(script)),
+        cwd=run_dir,
+        env=env,
+        links={linked: checkout.folder / linked},
+        whole_group=True,
+    )
+
+
+def _checkout_env(environment: Path) -> dict[str, str]:
+    env = {
+        "VENV_PATH": str(environment),
+        "PYTHONPYCACHEPREFIX": str(environment / "pycache"),  # no __pycache__ in the checkout
+    }
+    # train.sh puts the folder `nvjitlink` that it finds in the environment in front of LD_LIBRARY_PATH, for CUDA 12;
+    # where there is none it would put the system's /lib there.
+    if not any(environment.glob("lib/python*/site-packages/nvidia/nvjitlink")):
+        env["DISABLE_LD_OVERRIDE"] = "1"
+    return env
 
 
 def prepare(plan: RunPlan, *, processes: int = 1, use_cpu: bool) -> None:
     """Write what the launch needs beside the rendered config."""
     write_text(plan.cwd / "config" / "accelerate.yaml", accelerate_config(processes=processes, use_cpu=use_cpu))
+    for name, target in plan.links.items():
+        link = plan.cwd / name
+        if not (link.is_symlink() and link.readlink() == target):
+            link.unlink(missing_ok=True)  # a run that goes on after its checkout moved
+            link.symlink_to(target)
 
 
 def launch(plan: RunPlan, *, log: Path, on_line: Callable[[str], None]) -> int:
@@ -119,4 +158,6 @@ def launch(plan: RunPlan, *, log: Path, on_line: Callable[[str], None]) -> int:
         InterruptedByUser: Ctrl-C; the trainer was asked to stop and has ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return stream(list(plan.argv), cwd=plan.cwd, env=dict(plan.env), on_line=on_line, log=log)
+    return stream(
+        list(plan.argv), cwd=plan.cwd, env=dict(plan.env), on_line=on_line, log=log, whole_group=plan.whole_group
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from fluxkit.errors import UserError
+from fluxkit.files import cache_dir
 from fluxkit.hardware import gpus
 from fluxkit.resources import resource
 from fluxkit.trainer.releases import Release
@@ -24,7 +25,7 @@ class Source:
 
     Args:
         kind: `pypi` (a wheel among the requirements), `git` (a checkout of a commit), `path` (a folder, unpinned).
-        url: of the repository that `commit` was fetched from.
+        url: of the repository that `commit` is fetched from; with `pypi` of the package index, empty for the usual one.
         commit: the full hash that the release's tag pointed to.
         path: the folder, absolute.
     """
@@ -38,6 +39,11 @@ class Source:
     def identity(self) -> str:
         """What tells it from another source of the same release; empty for the package index: hashes do that."""
         return {"pypi": "", "git": self.commit, "path": str(self.path or "")}[self.kind]
+
+    @property
+    def folder(self) -> Path | None:
+        """The release's own files: the commit's clean checkout in the cache, or the user's folder; None for a wheel."""
+        return cache_dir().absolute() / "checkouts" / self.commit if self.kind == "git" else self.path
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 One table for each platform, so that a project shared between a laptop and a machine with a GPU keeps both.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def lock_file_text(platforms: dict[str, LockedPlatform]) -> str:
     source = first.source
     head: dict[str, Any] = {"version": first.release.version, "source": source.kind}
     if source.kind == "git":
-        head |= {"url": source.url, "commit": source.commit}
+        head |= {"url": without_password(source.url), "commit": source.commit}
     if source.kind == "path":
         head |= {"path": str(source.path), "unpinned": True}
     lines = [_HEAD, f"format = {FORMAT}", "", "[simpletuner]", *_pairs(head)]
@@ -76,11 +77,14 @@ def lock_file_text(platforms: dict[str, LockedPlatform]) -> str:
 
 
 def with_lock(platforms: dict[str, LockedPlatform], lock: Lock, python: str) -> dict[str, LockedPlatform]:
-    """The platforms with `lock` put in; those of another release or source are dropped."""
+    """The platforms with `lock` put in; those of another release or source are dropped.
+
+    The same commit from another mirror is the same source.
+    """
     kept = {
-        name: locked
+        name: replace(locked, lock=replace(locked.lock, source=lock.source))
         for name, locked in platforms.items()
-        if (locked.lock.release.version, locked.lock.source) == (lock.release.version, lock.source)
+        if _sameness(locked.lock) == _sameness(lock)
     }
     return {**kept, lock.platform: LockedPlatform(lock, python)}
 
@@ -90,6 +94,15 @@ def write_lock_file(path: Path, platforms: dict[str, LockedPlatform]) -> None:
     text = lock_file_text(platforms)
     if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
+
+
+def without_password(url: str) -> str:
+    """An address without user and password: what may be written down and shown."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url) if "://" in url else url
+
+
+def _sameness(lock: Lock) -> tuple[str, str, str]:
+    return lock.release.version, lock.source.kind, lock.source.identity
 
 
 def _parse(table: dict[str, Any]) -> dict[str, LockedPlatform]:

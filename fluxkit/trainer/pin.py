@@ -1,13 +1,15 @@
 """From what a project asks for to what it gets: the pin, resolved once and then kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxkit.errors import UserError
 from fluxkit.trainer.lock import Lock, SourceKind, shipped_lock
 from fluxkit.trainer.lockfile import read_lock_file
 from fluxkit.trainer.releases import Release, find_release
+from fluxkit.trainer.sources.git import DEFAULT_URL, lock_from_git
+from fluxkit.trainer.sources.path import lock_from_path
 from fluxkit.trainer.sources.pypi import lock_from_index
 
 
@@ -19,7 +21,8 @@ class Pin:
         version: the release, without a `v`.
         platform: `cpu` or `cuda`.
         source: where the code comes from.
-        mirror: address of a clone to use instead of the public repository; for source `git`.
+        mirror: address of a clone to use instead of the public repository (source `git`), or of a package index
+            (source `pypi`).
         path: the folder of a checkout, absolute; for source `path`.
     """
 
@@ -38,6 +41,11 @@ class Pin:
         """
         return find_release(self.version)
 
+    @property
+    def url(self) -> str:
+        """Where to fetch from; empty for the usual package index."""
+        return self.mirror or (DEFAULT_URL if self.source == "git" else "")
+
 
 def locked(pin: Pin, lock_file: Path) -> Lock | None:
     """What the pin resolved to already: by the project's lock, else by one that fluxkit ships; else None.
@@ -47,8 +55,9 @@ def locked(pin: Pin, lock_file: Path) -> Lock | None:
     """
     kept = read_lock_file(lock_file).get(pin.platform)
     if kept is not None and _serves(kept.lock, pin):
-        return kept.lock
-    return shipped_lock(pin.release, pin.platform) if pin.source == "pypi" else None
+        return _fetched_from(kept.lock, pin)
+    shipped = shipped_lock(pin.release, pin.platform) if pin.source == "pypi" else None
+    return _fetched_from(shipped, pin) if shipped else None
 
 
 def resolve(pin: Pin, lock_file: Path, report: Callable[[str], None] = lambda _: None) -> Lock:
@@ -69,7 +78,30 @@ def resolve(pin: Pin, lock_file: Path, report: Callable[[str], None] = lambda _:
             f'SimpleTuner {release.version} can\'t come from source = "{pin.source}".',
             fix=f"Set source in [simpletuner] to one of: {', '.join(release.sources)}.",
         )
-    return locked(pin, lock_file) or lock_from_index(release, pin.platform, report)
+    if pin.source == "pypi" and "://" not in (pin.mirror or "://"):
+        raise UserError(
+            f"mirror in [simpletuner] is no address of a package index: {pin.mirror}",
+            fix='Write it like "https://host/simple", or set source = "git" for a mirror of the repository.',
+        )
+    known = locked(pin, lock_file)
+    if known is not None:
+        return known
+    if pin.source == "git":
+        return lock_from_git(release, pin.platform, pin.url, report)
+    if pin.source == "path":
+        return lock_from_path(release, pin.platform, _folder(pin), report)
+    return lock_from_index(release, pin.platform, report, index=pin.url)
+
+
+def _fetched_from(lock: Lock, pin: Pin) -> Lock:
+    """The same lock, its files to come from where the pin says now: hashes and the commit prove them, not the place."""
+    return lock if pin.source == "path" else replace(lock, source=replace(lock.source, url=pin.url))
+
+
+def _folder(pin: Pin) -> Path:
+    if pin.path is None:
+        raise UserError('source = "path" needs a folder.', fix='Set path = "/folder/of/SimpleTuner" in [simpletuner].')
+    return pin.path
 
 
 def _serves(lock: Lock, pin: Pin) -> bool:

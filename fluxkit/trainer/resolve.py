@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.specifiers import SpecifierSet
 
@@ -36,6 +37,11 @@ def resolve_requirements(
     as_of: str,
     constraints: Sequence[str] = (),
     overrides: Sequence[str] = (),
+    preferences: Sequence[str] = (),
+    later: Mapping[str, str] = MappingProxyType({}),
+    index: str = "",
+    name: str = "",
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Every package that `requirement` needs, pinned and hashed, in pip's format, without the index's address.
 
@@ -47,28 +53,43 @@ def resolve_requirements(
         as_of: the last day (ISO, UTC) whose uploads are seen.
         constraints: requirements that hold whatever is chosen.
         overrides: requirements that replace what packages ask for.
+        preferences: versions (`torch==2.7.1`) that are taken wherever they fit.
+        later: package → a later last day, for those that may be newer.
+        index: address of the package index; the user's usual one when empty.
+        name: what to call it in an error; the requirement's first line when empty.
+        env: variables for what builds a package to learn its metadata.
 
     Raises:
         UnreachableIndexError: the package index can't be reached.
         UnsatisfiableError: the release isn't there, or its requirements exclude each other.
         InstallError: anything else that uv says.
     """
-    # uv reads a bare date in the machine's own time zone.
     oldest = next(f"3.{minor}" for minor in range(9, 30) if f"3.{minor}.99" in SpecifierSet(python))
-    end = date.fromisoformat(as_of) + timedelta(days=1)
     with tempfile.TemporaryDirectory() as folder:
         command: list[str | Path] = [uv_bin(), "pip", "compile", _write(folder, "requirements.in", [requirement])]
         for flag, pins in (("--constraint", constraints), ("--override", overrides)):
             if pins:
                 command += [flag, _write(folder, f"{flag.strip('-')}.txt", pins)]
         command += ["--universal", "--python-version", oldest, "--generate-hashes"]
-        command += ["--exclude-newer", f"{end.isoformat()}T00:00:00Z"]
+        command += ["--exclude-newer", _end_of(as_of)]
+        for package, day in later.items():
+            command += ["--exclude-newer-package", f"{package}={_end_of(day)}"]
+        if index:
+            command += ["--default-index", index]
         command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
-        env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        done = run(command, cwd=Path(folder), env=env, timeout=RESOLVE_SECONDS)
-    if done.returncode != 0:
-        raise _error(requirement, as_of, done.stderr.strip() or done.stdout.strip())
-    return done.stdout
+        # uv prefers the versions that it finds in the file that it is about to write.
+        answer = _write(folder, "answer.txt", preferences)
+        command += ["--output-file", answer]
+        whole = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | dict(env)
+        done = run(command, cwd=Path(folder), env=whole, timeout=RESOLVE_SECONDS)
+        if done.returncode != 0:
+            raise _error(name or requirement.splitlines()[0], as_of, done.stderr.strip() or done.stdout.strip())
+        return answer.read_text(encoding="utf-8")
+
+
+def _end_of(day: str) -> str:
+    # uv reads a bare date in the machine's own time zone.
+    return f"{(date.fromisoformat(day) + timedelta(days=1)).isoformat()}T00:00:00Z"
 
 
 def _write(folder: str, name: str, lines: Sequence[str]) -> Path:
@@ -77,20 +98,18 @@ def _write(folder: str, name: str, lines: Sequence[str]) -> Path:
     return path
 
 
-def _error(requirement: str, as_of: str, said: str) -> InstallError:
+def _error(wanted: str, as_of: str, said: str) -> InstallError:
     words = said.lower()
     tail = "\n".join(f"  {line}" for line in said.splitlines()[-12:])
     # The network first: an index that doesn't answer has no versions either.
     if not said or any(word in words for word in _NETWORK):
         return UnreachableIndexError(
-            f"The package index can't be reached to look up {requirement.splitlines()[0]}.\n{tail}".rstrip(),
+            f"The package index can't be reached to look up {wanted}.\n{tail}".rstrip(),
             fix="Check the network and the proxy (HTTPS_PROXY, UV_DEFAULT_INDEX), then run the same command again.",
         )
     if any(word in words for word in _UNSATISFIABLE):
         return UnsatisfiableError(
-            f"No set of packages of {as_of} or before satisfies {requirement.splitlines()[0]}:\n{tail}",
+            f"No set of packages of {as_of} or before satisfies {wanted}:\n{tail}",
             fix="Pin a release that fluxkit ships a lock for: `fluxkit upgrade` names the newest.",
         )
-    return InstallError(
-        f"uv could not look up {requirement.splitlines()[0]}:\n{tail}", fix="Read what uv says above, then try again."
-    )
+    return InstallError(f"uv could not look up {wanted}:\n{tail}", fix="Read what uv says above, then try again.")

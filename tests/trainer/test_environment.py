@@ -2,8 +2,11 @@
 
 import json
 import sys
+import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from fluxkit.errors import InstallError
 from fluxkit.files import sha256_file
 from fluxkit.resources import resource
 from fluxkit.trainer import environment as environments
-from fluxkit.trainer.lock import Lock
+from fluxkit.trainer.lock import Lock, Source
 from fluxkit.trainer.releases import find_release
 
 PARSER = """
@@ -101,6 +104,37 @@ def test_trainer_that_does_not_answer_as_expected_is_not_ready(tmp_path: Path, p
     with pytest.raises(InstallError, match=said):
         install(lock)
     assert not environments.is_ready(environments.environment_for(lock))
+
+
+def test_a_library_that_the_trainer_lacks_is_named(tmp_path: Path) -> None:
+    lock = make_lock(tmp_path / "wheels", parser="import no_such_library")
+    with pytest.raises(InstallError, match="no_such_library"):
+        install(lock)
+
+
+class _Index(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_mirror_of_the_index_is_asked_and_the_usual_index_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = make_lock(tmp_path / "index" / "simpletuner")
+    (wheel,) = (tmp_path / "index" / "simpletuner").glob("*.whl")
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Index, directory=str(tmp_path / "index")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("UV_FIND_LINKS", "UV_NO_INDEX"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")  # nobody is there
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    mirrored = replace(lock, source=Source(url=f"http://127.0.0.1:{server.server_port}"))
+    try:
+        assert environments.is_ready(install(mirrored))
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_full_or_forbidden_disk_is_an_install_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

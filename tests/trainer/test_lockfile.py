@@ -34,6 +34,33 @@ def test_a_git_lock_keeps_its_commit_and_differs_from_another_commits(tmp_path: 
     assert lock.digest != replace(lock, source=replace(source, commit="b" * 40)).digest
 
 
+def test_the_same_commit_from_another_mirror_keeps_both_platforms(tmp_path: Path, shipped: Lock) -> None:
+    here = replace(shipped, source=Source("git", "https://example.org/it.git", "a" * 40))
+    there = replace(here, platform="cuda", source=replace(here.source, url="https://mirror.example/it.git"))
+    both = with_lock(with_lock({}, here, ""), there, "")
+    assert set(both) == {"cpu", "cuda"}
+    file = tmp_path / "fluxkit.lock"
+    write_lock_file(file, both)
+    assert {locked.lock.source.url for locked in read_lock_file(file).values()} == {"https://mirror.example/it.git"}
+    moved = replace(there, source=replace(there.source, commit="b" * 40))
+    assert set(with_lock(both, moved, "")) == {"cuda"}
+
+
+def test_a_mirrors_password_stays_out_of_the_lock_and_the_mirror_of_today_is_used(
+    tmp_path: Path, shipped: Lock
+) -> None:
+    url = "https://me:s3cret@mirror.example/it.git"
+    lock = replace(shipped, source=Source("git", url, "a" * 40))
+    file = tmp_path / "fluxkit.lock"
+    write_lock_file(file, with_lock({}, lock, ""))
+    assert "s3cret" not in file.read_text()
+    assert "https://mirror.example/it.git" in file.read_text()
+    found = locked(Pin("4.8.0", "cpu", "git", mirror=url), file)
+    assert found is not None
+    assert found.source == lock.source
+    assert found.digest == lock.digest
+
+
 def test_platforms_stay_together_until_the_release_changes(shipped: Lock) -> None:
     both = with_lock(with_lock({}, shipped, ""), replace(shipped, platform="cuda"), "")
     assert set(both) == {"cpu", "cuda"}

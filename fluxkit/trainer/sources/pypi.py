@@ -10,19 +10,19 @@ from datetime import timedelta
 from fluxkit.errors import UserError
 from fluxkit.textmatch import did_you_mean
 from fluxkit.trainer.index import published
-from fluxkit.trainer.lock import Lock
+from fluxkit.trainer.lock import Lock, Source
 from fluxkit.trainer.releases import Release
 from fluxkit.trainer.resolve import resolve_requirements
 
 
-def lock_from_index(release: Release, platform: str, report: Callable[[str], None]) -> Lock:
-    """Resolve a release and everything that it needs, with hashes.
+def lock_from_index(release: Release, platform: str, report: Callable[[str], None], *, index: str = "") -> Lock:
+    """Resolve a release and everything that it needs, with hashes, from the package index or a mirror of it.
 
     Raises:
         UserError: the index has no such release.
         InstallError: no network, or the requirements can't be met together.
     """
-    known = published()
+    known = published(index)
     entry = known.get(release.version)
     if entry is None:
         near = did_you_mean(release.version, reversed(list(known)))
@@ -40,6 +40,7 @@ def lock_from_index(release: Release, platform: str, report: Callable[[str], Non
         python=release.python,
         as_of=as_of,
         constraints=release.constraints,
-        overrides=getattr(release, "overrides", ()),
+        overrides=release.overrides,
+        index=index,
     )
-    return Lock(release, platform, text, as_of=as_of, origin="resolved")
+    return Lock(release, platform, text, Source(url=index), as_of=as_of, origin="resolved")
