@@ -91,6 +91,7 @@ def _clear(environment: Environment, damage: list[Damage], report: _Report) -> N
         if shared:
             uv.forget_packages(shared)
     elif environment.root.exists():
+        uv.end_orphans(environment.root)
         report("Removing a half-built environment")
     # First of all, or a kill in the middle would leave a marker on a part.
     (environment.root / MARKER).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ and later `Downloaded torch`. Nearly all are announced within two seconds of eac
 only what its cache lacks: what they add up to is what is still to come.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -127,6 +128,18 @@ def install_requirements(
         ) from stop
     if code != 0:
         raise _failure("\n".join(said), what)
+
+
+def end_orphans(root: Path) -> None:
+    """End a uv that still installs into a folder after its fluxkit was killed; the caller holds the folder's lock."""
+    import psutil
+
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words and Path(words[0]).name == "uv" and any(word.startswith(f"{root}{os.sep}") for word in words):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                process.wait(10)
 
 
 def forget_packages(names: list[str]) -> None:
