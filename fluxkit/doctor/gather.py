@@ -42,7 +42,7 @@ _MARK = "fluxkit-torch:"
 _ASK_TORCH = (
     "import json, torch\n"
     "flags = getattr(torch._C, '_cuda_getArchFlags', lambda: None)()\n"
-    f"print({_MARK!r} + json.dumps([torch.__version__, flags.split() if flags else None]))"
+    f"print({_MARK!r} + json.dumps([torch.__version__, flags.split() if flags else None, torch.version.cuda or '']))"
 )
 
 
@@ -144,8 +144,8 @@ def ask_torch(where: str, python: Path) -> TorchBuild:
     line = next((line for line in done.stdout.splitlines() if line.startswith(_MARK)), None)
     if line is None:
         return TorchBuild(where, "(does not start)", None)
-    name, flags = json.loads(line[len(_MARK) :])
-    return TorchBuild(where, name, tuple(flags) if flags else None)
+    name, flags, cuda = json.loads(line[len(_MARK) :])
+    return TorchBuild(where, name, tuple(flags) if flags else None, cuda)
 
 
 def _hub(project: Project | None, offline: bool) -> UserError | Literal["skipped"] | None:

@@ -93,7 +93,20 @@ def _torch_on(gpu: Gpu, torch: TorchBuild) -> Finding:
             if "trainer" in torch.where
             else "`pip install --upgrade torch` takes a newer one.",
         )
+    if _major(torch.cuda) > _major(gpu.cuda) > 0:
+        # A driver runs every build of its own CUDA's major version and of older ones.
+        return Finding(
+            "GPU",
+            "problem",
+            f"{what} was built with CUDA {torch.cuda}; the driver {gpu.driver} runs CUDA up to {gpu.cuda}.",
+            f"Install a newer NVIDIA driver, one that runs CUDA {torch.cuda}, and restart the machine.",
+        )
     return Finding("GPU", "ok", f"{what} was built for this card")
+
+
+def _major(cuda: str) -> int:
+    major = cuda.partition(".")[0]
+    return int(major) if major.isdigit() else 0
 
 
 def supports(archs: tuple[str, ...], capability: tuple[int, int]) -> bool:

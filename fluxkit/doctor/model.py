@@ -40,11 +40,13 @@ class TorchBuild:
         where: whose it is, for people.
         version: its version.
         archs: `sm_90`, `compute_120` …; None when it has no CUDA, or did not answer.
+        cuda: the CUDA that it was built with, e.g. `13.0`; empty without.
     """
 
     where: str
     version: str
     archs: tuple[str, ...] | None
+    cuda: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Facts:
         lock_error: why `fluxkit.lock` can't be read.
         environment: where that is or will be installed.
         trainer_python: version of the interpreter it has or would get; None when there is none.
+        in_lock_file: platform → what `fluxkit.lock` holds; empty where there is none.
     """
 
     python: str

@@ -66,13 +66,13 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> Facts:
         disks={"the trainer": disk, "the model": disk, "the project": disk},
         git="2.47.1",
         uv="uv 0.13.9",
-        torches=(TorchBuild("the trainer", "2.11.0", TORCH_2_11),),
+        torches=(TorchBuild("the trainer", "2.11.0", TORCH_2_11, "13.0"),),
         token=True,
         environments=(CachedEnvironment(environment.root, "ready", lock.digest, 6_600_000_000),),
         sampling=SAMPLING,
         project=project(),
         pin=Pin("4.8.0", "cuda"),
-        lock=replace(lock, requirements="click==8.1.8 --hash=sha256:00\n"),
+        lock=replace(lock, requirements="click==8.1.8 --hash=sha256:00\n", as_of="2026-08-25"),
         in_lock_file={},
         environment=environment,
         trainer_python="3.12.4",
@@ -99,7 +99,11 @@ def test_an_unhealthy_machine_reads_well_and_names_every_fix(healthy: Facts) -> 
     other = CachedEnvironment(Path("/cache/fluxkit/envs/simpletuner-3.3.4-cuda"), "half-built", "", 2_100_000_000)
     assert healthy.environment is not None
     mine = CachedEnvironment(
-        healthy.environment.root, "damaged", "x", 6_600_000_000, ("torch/version.py is missing",) * 5
+        healthy.environment.root,
+        "damaged",
+        "x",
+        6_600_000_000,
+        tuple(f"torch/{name}.py is missing" for name in ("version", "types", "hub", "amp")),
     )
     full = Disk(Path("/"), 1, 12_000_000_000)
     sick = replace(
@@ -150,8 +154,14 @@ def test_a_torch_without_cuda_beside_a_gpu_is_a_problem(healthy: Facts) -> None:
     assert "without CUDA" in problem.message
 
 
+def test_a_driver_older_than_the_cuda_of_torch_is_a_problem(healthy: Facts) -> None:
+    (problem,) = problems(replace(healthy, gpus=(replace(RTX_4090, driver="550.120", cuda="12.4"),)))
+    assert "newer NVIDIA driver" in problem.fix
+    assert problems(replace(healthy, gpus=(replace(RTX_4090, cuda="13.2"),))) == []
+
+
 def test_a_12_gb_card_with_16_gb_of_ram_needs_the_small_profile_which_fits(healthy: Facts) -> None:
-    free = replace(RTX_3060, free_bytes=int(11.7 * GIB), processes=())
+    free = replace(RTX_3060, cuda="13.0", free_bytes=int(11.7 * GIB), processes=())
     small = replace(healthy, gpus=(free,), memory=HostMemory(16 * GIB, 14 * GIB, 0))
     gpu, memory = problems(small)
     assert '"12gb"' in gpu.fix
