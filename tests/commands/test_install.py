@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from fluxkit.commands.init import init
@@ -73,14 +74,16 @@ elif fault == "kill: before the marker":
     environment.record_packages = die
 elif fault == "too little space":
     uv.shutil.disk_usage = lambda _: type("Usage", (), {"free": 1_000_000})
-elif fault == "Ctrl-C":
-    after(uv, "make_venv", lambda *_: threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start())
+elif fault in ("Ctrl-C", "kill: while uv downloads"):
+    number = signal.SIGINT if fault == "Ctrl-C" else signal.SIGKILL
+    after(uv, "make_venv", lambda *_: threading.Timer(2, os.kill, (os.getpid(), number)).start())
 sys.argv = ["fluxkit", "install", "-C", project, "--python", python, *sys.argv[5:]]
 from fluxkit.cli import main
 main()
 """
 FAULTS = {
     "kill: venv made": (-signal.SIGKILL, ""),
+    "kill: while uv downloads": (-signal.SIGKILL, ""),
     "kill: packages half-installed": (-signal.SIGKILL, ""),
     "kill: before the health check": (-signal.SIGKILL, ""),
     "kill: before the marker": (-signal.SIGKILL, ""),
@@ -146,6 +149,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def silent() -> Iterator[str]:
+    """An index that accepts the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+
+
+@pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     """A package index on the loopback that has the made-up wheel."""
     wheel = "simpletuner-4.8.0-py3-none-any.whl"
@@ -172,11 +182,18 @@ def index(tmp_path: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def _uvs_of(root: Path) -> list[int]:
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return [i for i, words in enumerate(lines) if "uv" in str(words[:1]) and any(str(root) in word for word in words)]
+
+
 def _fault_env(fault: str, request: pytest.FixtureRequest) -> dict[str, str]:
     if fault == "full disk":
         return {"FLUXKIT_CACHE": str(request.getfixturevalue("small_disk"))}
     if fault == "no network":
         return {"UV_FIND_LINKS": "", "UV_NO_INDEX": "", "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
+    if fault in ("Ctrl-C", "kill: while uv downloads"):
+        return {"UV_FIND_LINKS": "", "UV_NO_INDEX": "", "UV_DEFAULT_INDEX": request.getfixturevalue("silent")}
     if fault == "too little space":
         return {"UV_FIND_LINKS": "", "UV_NO_INDEX": "", "UV_DEFAULT_INDEX": request.getfixturevalue("index")}
     return {}
@@ -202,12 +219,8 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
         used = tmp_path / "served.txt"
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         used.write_text(served.requirements.split("--hash")[0] + f"--hash=sha256:{digest}\n")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
-        if fault == "Ctrl-C":
-            address = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
-            env |= {"UV_FIND_LINKS": "", "UV_NO_INDEX": "", "UV_DEFAULT_INDEX": address}
-        child = start(project, used, fault, env=env)
-        said = "".join(child.communicate(timeout=120))
+    child = start(project, used, fault, env=env)
+    said = "".join(child.communicate(timeout=120))
     code, message = FAULTS[fault]
     assert child.returncode == code, said
     assert message in said
@@ -219,6 +232,7 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
     again = start(project, requirements)
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
+    assert _uvs_of(environment_for(lock).root) == []
     assert (environment_for(lock).root / MARKER).is_file()
     assert Path(out.strip().splitlines()[-1]) == environment_for(lock).root
     after = snapshot(project)
