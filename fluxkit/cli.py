@@ -84,7 +84,8 @@ def render(project: Path | None, **options: Any) -> None:
 @cli.command()
 @click.option("--source", metavar="pypi|git|PATH", help="Where SimpleTuner comes from; kept in fluxkit.toml.")
 @click.option("--python", type=click.Path(path_type=Path), help="The interpreter for the trainer's environment.")
-@_common()
+@click.option("--check", is_flag=True, help="Read every installed file; install again if one is not as it was.")
+@_common(reports=True)
 def install(project: Path | None, **options: Any) -> None:
     """Install the pinned SimpleTuner, in an environment of its own."""
     from fluxkit.commands.install import install as run
@@ -133,6 +134,16 @@ def sample(project: Path | None, **options: Any) -> None:
 def upgrade(project: Path | None, **options: Any) -> None:
     """Move to another SimpleTuner, proven on this project before anything of it changes."""
     from fluxkit.commands.upgrade import upgrade as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--offline", is_flag=True, help="Don't ask the model hub.")
+@_common(reports=True)
+def doctor(project: Path | None, **options: Any) -> None:
+    """Look at this machine and this project; say what is missing and what to do about it."""
+    from fluxkit.commands.doctor import doctor as run
 
     run(project, **options)
 

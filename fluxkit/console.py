@@ -5,11 +5,17 @@ rich is imported only when something is printed, so that `fluxkit --help` stays 
 
 import json
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+PLAIN_SECONDS = 30.0  # between two lines where a bar can't be drawn
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,45 @@ class Output:
         """The one JSON document of a `--json` command."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    @contextmanager
+    def bar(self) -> Iterator["Bar"]:
+        """A bar under the lines that are said meanwhile; where stdout is no terminal, a line now and then."""
+        console = self.console()
+        if self.verbosity < 0 or not console.is_terminal:
+            yield Bar(self, None)
+            return
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield Bar(self, progress)
+
+
+class Bar:
+    """What is going on now: a stage of unknown length, or so much of so much."""
+
+    def __init__(self, out: Output, progress: "Progress | None") -> None:
+        self._out = out
+        self._progress = progress
+        self._task = None if progress is None else progress.add_task("", total=None)
+        self._said = time.monotonic()
+
+    def stage(self, text: str) -> None:
+        """A line that stays; the bar moves without a measure until `update`."""
+        if self._progress is None or self._task is None:
+            self._out.say(text)
+        else:
+            self._progress.console.print(text, markup=False)
+            self._progress.reset(self._task, total=None, description="")
+
+    def update(self, text: str, done: float, total: float) -> None:
+        """So much of so much; where there is no bar, a line every half minute."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text, completed=done, total=total)
+        elif time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            self._out.say(f"  {text}")
 
 
 class Mute(Output):

@@ -9,6 +9,30 @@ from pathlib import Path
 from fluxkit.errors import UserError
 
 
+class HubUnreachable(UserError):
+    """Nobody answered, and the model is not on this machine."""
+
+
+def has_token() -> bool:
+    """Whether a Hub token is set up here; the token itself stays where it is."""
+    from huggingface_hub import get_token
+
+    return bool(get_token())
+
+
+def hub_cache_dir() -> Path:
+    """Where the Hub's client keeps what it downloads."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def cached_bytes(base: str) -> int:
+    """How much of a Hub id is on this machine, in bytes, unfinished downloads included."""
+    blobs = hub_cache_dir() / f"models--{base.replace('/', '--')}" / "blobs"
+    return sum(path.stat().st_size for path in blobs.iterdir()) if blobs.is_dir() else 0
+
+
 def check_base(base: str, revision: str | None = None) -> bool:
     """Check that the base model is there and may be read.
 
@@ -56,7 +80,7 @@ def _check_hub(base: str, revision: str | None) -> bool:
     except Exception as error:  # a refused connection is requests', httpx's or httpx2's own class, by Hub version
         if cached:
             return True
-        raise UserError(
+        raise HubUnreachable(
             f"The model hub can't be reached, and {base} is not in its cache on this machine.",
             fix="Check the network, or set [model] base to a local folder in diffusers format.",
         ) from error

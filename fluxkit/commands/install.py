@@ -11,10 +11,16 @@ from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.trainer import environment as environments
 from fluxkit.trainer.lockfile import lock_file_text, read_lock_file, with_lock, write_lock_file
 from fluxkit.trainer.pin import resolve
+from fluxkit.trainer.uv import Downloads
 
 
 def install(
-    project_dir: Path | None, *, python: Path | None, out: Output, source: str | None = None
+    project_dir: Path | None,
+    *,
+    python: Path | None,
+    out: Output,
+    source: str | None = None,
+    check: bool = False,
 ) -> environments.Environment:
     """Install what `[simpletuner]` asks for and write `fluxkit.lock`.
 
@@ -23,26 +29,54 @@ def install(
         python: the interpreter for the trainer's environment; one is looked for by default.
         out: where to say things.
         source: `pypi`, `git` or a folder instead of what `fluxkit.toml` says; once installed, it says that too.
+        check: hash every file of a trainer that is installed, not only those that changed since.
 
     Raises:
         UserError: the pin is not one that fluxkit can install.
         InstallError: it could not be installed.
+        InterruptedByUser: Ctrl-C; the next call starts it again.
     """
     project = open_project(project_dir)
     chosen = {} if source is None else _chosen(source, project)
     pin = pin_of(_with_source(project, chosen))
-    lock = resolve(pin, project.lock_file, out.say)
-    ready = environments.is_ready(environments.environment_for(lock))
-    environment = environments.install(lock, python=python, report=out.say)
-    platforms = with_lock(read_lock_file(project.lock_file), lock, environments.python_version(environment))
+    stages: list[str] = []
+    with out.bar() as bar:
+
+        def report(text: str) -> None:
+            stages.append(text)
+            bar.stage(text)
+
+        def on_progress(now: Downloads) -> None:
+            if now.announced_bytes:
+                done, total = now.finished_bytes / 1e6, now.announced_bytes / 1e6
+                bar.update(f"Downloaded {done:,.0f} of {total:,.0f} MB", done, total)
+
+        lock = resolve(pin, project.lock_file, report)
+        stages.clear()
+        environment = environments.install(lock, python=python, report=report, on_progress=on_progress, deep=check)
+    # Only now: a project's lock never names an environment that was not seen to work.
+    interpreter = environments.python_version(environment)
+    platforms = with_lock(read_lock_file(project.lock_file), lock, interpreter)
     if chosen:
         _keep(project, chosen, lock_file_text(platforms), out)
     else:
         write_lock_file(project.lock_file, platforms)
     version = lock.release.version
+    built = any(line.startswith("Making") for line in stages)
     unpinned = f" from {lock.source.path}, not pinned" if lock.source.kind == "path" else ""
-    out.say(f"SimpleTuner {version} ({lock.platform}){unpinned} {'was ready already' if ready else 'is ready'}.")
+    out.say(f"SimpleTuner {version} ({lock.platform}){unpinned} {'is ready' if built else 'was ready already'}.")
     out.result(str(environment.root))
+    out.emit(
+        {
+            "release": version,
+            "platform": lock.platform,
+            "environment": str(environment.root),
+            "python": interpreter,
+            "digest": lock.digest,
+            "built": built,
+            "stages": stages,
+        }
+    )
     return environment
 
 

@@ -1,120 +1,78 @@
 """The trainer's own environment: built in place from a lock, checked, and marked as ready last of all.
 
 It lies in the user's cache folder, named by the hash of its lock, so that projects share it and a new lock never
-changes an old one. A folder without its marker is half-built (a kill, a full disk): it is removed and built again.
+changes an old one. A folder without its marker is half-built (a kill, a full disk): it is removed and built again;
+so is one whose files are not those that were installed.
 """
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fluxkit.errors import InstallError
-from fluxkit.files import cache_dir, write_json, write_text
-from fluxkit.process import Completed, run
-from fluxkit.trainer import probe
-from fluxkit.trainer.interpreter import find_interpreter, uv_bin, version_of
+from fluxkit.errors import InstallError, InterruptedByUser
+from fluxkit.files import write_json, write_text
+from fluxkit.trainer import uv
+from fluxkit.trainer.cached import MARKER, OPTIONS, Environment, environment_for, is_ready, python_version
+from fluxkit.trainer.health import check_health
+from fluxkit.trainer.integrity import Damage, find_damage, record_packages
+from fluxkit.trainer.interpreter import find_interpreter, version_of
 from fluxkit.trainer.lock import Lock
-from fluxkit.trainer.releases import Release
-from fluxkit.trainer.schema import has_schema, load_schema
 from fluxkit.trainer.sources.git import ensure_checkout
 
-MARKER = "fluxkit-ready.json"
-OPTIONS = "fluxkit-options.json"  # what the installed release's own parser accepts
-INSTALL_SECONDS = 3600
-_FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
-HEALTH_SECONDS = 600  # the imports take 40 s on two idle cores
+__all__ = ["MARKER", "OPTIONS", "Environment", "environment_for", "install", "is_ready", "python_version"]
 
-
-@dataclass(frozen=True)
-class Environment:
-    """Where a release is installed, or will be.
-
-    Args:
-        root: its folder.
-        python: its interpreter (a link out of it; don't resolve).
-        release: what is in it.
-        platform: `cpu` or `cuda`.
-        digest: SHA-256 of the lock it was built from.
-        checkout: the release's own files, for the sources `git` and `path`; None where they are a package in it.
-    """
-
-    root: Path
-    python: Path
-    release: Release
-    platform: str
-    digest: str
-    checkout: Path | None = None
-
-    @property
-    def options_file(self) -> Path:
-        """The option schema that the health check asked the trainer for."""
-        return self.root / OPTIONS
-
-    def python_paths(self) -> dict[str, str]:
-        """Variables that let its interpreter import from the checkout without writing `__pycache__` into it."""
-        if self.checkout is None:
-            return {}
-        return {"PYTHONPATH": str(self.checkout), "PYTHONPYCACHEPREFIX": str(self.root / "pycache")}
-
-
-def environment_for(lock: Lock) -> Environment:
-    """The environment that belongs to a lock, whether or not it is there."""
-    version = lock.release.version
-    root = cache_dir().absolute() / "envs" / f"simpletuner-{version}-{lock.platform}-{lock.digest[:12]}"
-    return Environment(root, root / "bin" / "python", lock.release, lock.platform, lock.digest, lock.source.folder)
-
-
-def is_ready(environment: Environment) -> bool:
-    """Whether it was built to its end from this very lock, and its interpreter and its checkout are still there."""
-    checked_out = environment.checkout is None or environment.checkout.is_dir()
-    return _marker(environment).get("digest") == environment.digest and environment.python.exists() and checked_out
-
-
-def python_version(environment: Environment) -> str:
-    """Version of a ready environment's interpreter."""
-    return str(_marker(environment).get("python", ""))
+_Report = Callable[[str], None]
 
 
 def install(
     lock: Lock,
     *,
     python: Path | None = None,
-    report: Callable[[str], None] = lambda _: None,
+    report: _Report = lambda _: None,
+    on_progress: Callable[[uv.Downloads], None] = lambda _: None,
+    deep: bool = False,
 ) -> Environment:
-    """Build the environment of a lock, unless it is ready already.
+    """Build the environment of a lock, unless it is ready and whole.
 
     Args:
         lock: what to install.
         python: the interpreter to use; one is looked for by default.
         report: called with one line for each stage.
+        on_progress: called while packages are downloaded.
+        deep: hash every file of an environment that is ready, not only those that were written since.
 
     Raises:
         InstallError: no interpreter, no network, a wrong hash, no disk space, or a trainer that does not answer.
+        InterruptedByUser: Ctrl-C; what is half-built is removed by the next install.
     """
     environment = environment_for(lock)
-    if is_ready(environment):
-        return environment
     try:
+        if is_ready(environment) and not find_damage(environment.root, deep=deep):
+            return environment
         environment.root.parent.mkdir(parents=True, exist_ok=True)
         if lock.source.kind == "git":
             ensure_checkout(lock, report)
         with _guard(environment, report):
-            if not is_ready(environment):
-                _build(environment, lock, python, report)
+            # Another fluxkit may have built it while this one waited.
+            damage = find_damage(environment.root, deep=deep) if is_ready(environment) else []
+            if damage or not is_ready(environment):
+                _clear(environment, damage, report)
+                _build(environment, lock, python, report, on_progress)
     except OSError as error:
         raise _disk_error(environment, error) from error
+    except KeyboardInterrupt as stop:
+        raise InterruptedByUser(
+            "The installation was stopped.", fix="`fluxkit install` starts it again; finished downloads are kept."
+        ) from stop
     return environment
 
 
 @contextmanager
-def _guard(environment: Environment, report: Callable[[str], None]) -> Iterator[None]:
+def _guard(environment: Environment, report: _Report) -> Iterator[None]:
     """One builder at a time; the system frees the lock of one that was killed."""
     guard = FileLock(f"{environment.root}.lock")
     try:
@@ -128,113 +86,57 @@ def _guard(environment: Environment, report: Callable[[str], None]) -> Iterator[
         guard.release()
 
 
-def _build(environment: Environment, lock: Lock, python: Path | None, report: Callable[[str], None]) -> None:
-    if environment.root.exists():
+def _clear(environment: Environment, damage: list[Damage], report: _Report) -> None:
+    if damage:
+        report(f"The installed trainer is damaged: {say_damage(damage)}. Installing it again")
+        # uv links files into the environment: one that was altered in place is altered in its cache too.
+        shared = sorted({one.package for one in damage if one.shared})
+        if shared:
+            uv.forget_packages(shared)
+    elif environment.root.exists():
+        uv.end_orphans(environment.root)
         report("Removing a half-built environment")
+    # First of all, or a kill in the middle would leave a marker on a part.
+    (environment.root / MARKER).unlink(missing_ok=True)
+    if environment.root.exists():
         shutil.rmtree(environment.root)
+
+
+def say_damage(damage: list[Damage]) -> str:
+    """The first three, and how many more."""
+    more = f" and {len(damage) - 3} more" if len(damage) > 3 else ""
+    return ", ".join(one.what for one in damage[:3]) + more
+
+
+def _build(
+    environment: Environment,
+    lock: Lock,
+    python: Path | None,
+    report: _Report,
+    on_progress: Callable[[uv.Downloads], None],
+) -> None:
     release = environment.release
     interpreter = find_interpreter(release, python)
     version = version_of(interpreter) or ""
     report(f"Making an environment with Python {version} in {environment.root}")
-    _uv(["venv", "--quiet", "--no-project", "--python", interpreter, environment.root], environment)
-    report(f"Installing SimpleTuner {release.version} ({lock.platform}) from its lock: up to 6 GB, a few minutes")
-    requirements: list[str | Path] = [
-        "pip",
-        "install",
-        "--quiet",
-        "--no-progress",
-        "--python",
-        environment.python,
-        "--require-hashes",
-    ]
-    if lock.source.kind == "pypi" and lock.source.url:
-        requirements += ["--default-index", lock.source.url]
+    uv.make_venv(environment.root, interpreter)
+    what = f"SimpleTuner {release.version}"
+    report(f"Installing {what} ({lock.platform}) from its lock: up to 6 GB, a few minutes")
     listed = environment.root / "fluxkit-requirements.txt"
     write_text(listed, lock.requirements)
-    _uv([*requirements, "-r", listed], environment)
-    report("Asking the trainer for its options (its imports take up to a minute)")
-    _check_health(environment, release, pinned=lock.source.kind != "path")
-    uv = run([uv_bin(), "--version"], timeout=30).stdout.strip()
-    built = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(environment.root / MARKER, {"digest": lock.digest, "python": version, "date": built, "uv": uv})
-
-
-def _uv(arguments: list[str | Path], environment: Environment) -> None:
-    done = run([uv_bin(), *arguments], env=_clean_env(), timeout=INSTALL_SECONDS)
-    if done.returncode != 0:
-        raise _uv_error(done, environment)
-
-
-_KNOWN_FAILURES = (
-    (
-        ("hash mismatch",),
-        "A downloaded package is not the one that was tested: its hash is wrong.",
-        "Run `uv cache clean` and install again. If it stays, the package index or a proxy serves other files: ask it.",
-    ),
-    (
-        ("no space left", "os error 28", "disk quota"),
-        "The disk is full.",
-        "Free about 10 GB, or set FLUXKIT_CACHE and UV_CACHE_DIR to folders on a bigger disk.",
-    ),
-    (
-        ("dns error", "error sending request", "failed to fetch", "client error (connect)", "connection refused",
-         "timed out", "network connectivity is disabled"),
-        "The package index can't be reached.",
-        "Check the network and the proxy (HTTPS_PROXY, UV_INDEX_URL), then run `fluxkit install` again; it resumes.",
-    ),
-)  # fmt: skip
-
-
-def _uv_error(done: Completed, environment: Environment) -> InstallError:
-    said = f"{done.stderr}\n{done.stdout}".strip()
-    for words, message, fix in _KNOWN_FAILURES:
-        if any(word in said.lower() for word in words):
-            return InstallError(f"{message}\n{_tail(said)}", fix=fix)
-    return InstallError(
-        f"SimpleTuner {environment.release.version} could not be installed:\n{_tail(said)}",
-        fix="Read what uv says above; `fluxkit install` starts again from a clean folder.",
+    uv.install_requirements(
+        environment.root,
+        listed,
+        what=what,
+        python=environment.python,
+        index=lock.source.url if lock.source.kind == "pypi" else "",
+        on_progress=on_progress,
     )
-
-
-def _check_health(environment: Environment, release: Release, *, pinned: bool) -> None:
-    """The trainer imports, its parser answers, and knows exactly the options of the shipped schema, if there is one."""
-    # In its own folder: the trainer writes debug.log where it is started.
-    env = _clean_env() | {"PATH": f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    env |= environment.python_paths()
-    done = run([environment.python, probe.__file__], cwd=environment.root, env=env, timeout=HEALTH_SECONDS)
-    answer = next((line for line in reversed(done.stdout.splitlines()) if line.startswith(probe.MARK)), None)
-    if done.returncode != 0 or answer is None:
-        raise InstallError(
-            f"SimpleTuner {release.version} was installed but does not start:\n{_tail(done.stderr)}",
-            fix="Run `fluxkit install` again; if it stays, report it with the lines above.",
-        )
-    options = json.loads(answer[len(probe.MARK) :])
-    if pinned and has_schema(release.version):
-        _check_options(set(options), release)
-    write_json(environment.options_file, {"release": release.version, "options": options})
-
-
-def _check_options(names: set[str], release: Release) -> None:
-    differing = sorted(names ^ set(load_schema(release.version).options))
-    if differing:
-        raise InstallError(
-            f"The installed SimpleTuner does not have the options of release {release.version}: "
-            f"{', '.join(differing[:8])}.",
-            fix="This fluxkit's lock and schema don't belong together: update fluxkit, then install again.",
-        )
-
-
-def _clean_env() -> dict[str, str]:
-    """The user's, without what would mix the caller's packages in; UV_CACHE_DIR and index settings stay."""
-    return {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-
-
-def _marker(environment: Environment) -> dict[str, object]:
-    try:
-        data = json.loads((environment.root / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    report("Asking the trainer for its options (its imports take up to a minute)")
+    check_health(environment, release, pinned=lock.source.kind != "path")
+    facts = {"digest": lock.digest, "python": version, "uv": uv.uv_version(), **record_packages(environment.root)}
+    built = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(environment.root / MARKER, {**facts, "release": release.version, "date": built})
 
 
 def _disk_error(environment: Environment, error: OSError) -> InstallError:
@@ -242,7 +144,3 @@ def _disk_error(environment: Environment, error: OSError) -> InstallError:
         f"{environment.root} can't be written: {error.strerror or error}",
         fix="Free about 10 GB, or set FLUXKIT_CACHE to a folder on a bigger disk.",
     )
-
-
-def _tail(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-12:])

@@ -1,5 +1,7 @@
 """The real uv, on a made-up wheel of a few lines that answers as SimpleTuner's parser would."""
 
+import base64
+import hashlib
 import json
 import sys
 import threading
@@ -29,15 +31,28 @@ def get_argument_parser():
 NAMES = list(json.loads(resource("third_party", "simpletuner", "schemas", "4.8.0.json").read_text())["options"])
 
 
-def make_lock(folder: Path, *, parser: str = PARSER.format(names=NAMES), wrong_hash: bool = False) -> Lock:
+def record_hash(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def make_lock(
+    folder: Path, *, parser: str = PARSER.format(names=NAMES), wrong_hash: bool = False, payload: int = 1000
+) -> Lock:
     folder.mkdir(parents=True, exist_ok=True)
     wheel = folder / "simpletuner-4.8.0-py3-none-any.whl"
     info = "simpletuner-4.8.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("simpletuner/helpers/configuration/cmd_args.py", parser)
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: simpletuner\nVersion: 4.8.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
+        files = {
+            "simpletuner/helpers/configuration/cmd_args.py": parser,
+            "certifi/cacert.pem": "-----BEGIN CERTIFICATE-----\n",
+            "simpletuner/weights.bin": "0" * payload,
+            f"{info}/METADATA": "Metadata-Version: 2.1\nName: simpletuner\nVersion: 4.8.0\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        record = [f"{name},sha256={record_hash(text)},{len(text)}" for name, text in files.items()]
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)  # a fixed date: the same lock each time
+        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD"), "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
     digest = "0" * 64 if wrong_hash else sha256_file(wheel)
     requirements = f"simpletuner==4.8.0 --hash=sha256:{digest}\n"
     return Lock(replace(find_release("4.8.0"), python=">=3.11"), "cpu", requirements)

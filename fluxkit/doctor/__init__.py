@@ -1,0 +1,1 @@
+"""What `fluxkit doctor` looks at: facts gathered once, judged by small checks, a module a group."""
