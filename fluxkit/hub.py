@@ -65,14 +65,22 @@ def _check_hub(base: str, revision: str | None) -> bool:
 
 def transformer_config(base: str, revision: str | None = None) -> dict[str, object] | None:
     """The transformer's `config.json` where it is on this machine; None where it is not downloaded yet."""
-    from huggingface_hub import try_to_load_from_cache
-
     from fluxkit.files import read_json
 
-    local = Path(base).expanduser() / "transformer" / "config.json"
-    if local.is_file():
-        return dict(read_json(local))
-    if Path(base).expanduser().is_dir():
+    file = local_file(base, "transformer/config.json", revision)
+    return dict(read_json(file)) if file else None
+
+
+def local_file(base: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of the base model, in its local folder or in the Hub's cache on this machine; None where it is not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        cached = try_to_load_from_cache(base, name, revision=revision)
+    except HFValidationError:  # a folder that doesn't exist
         return None
-    cached = try_to_load_from_cache(base, "transformer/config.json", revision=revision)
-    return dict(read_json(Path(cached))) if isinstance(cached, str) else None
+    return Path(cached) if isinstance(cached, str) else None

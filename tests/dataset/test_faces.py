@@ -35,9 +35,9 @@ def test_a_face_is_found_at_its_place(scale: float, mode: str) -> None:
 
 
 def test_two_faces_the_larger_first() -> None:
-    portrait = _portrait().crop((100, 0, 350, 250))
+    portrait = _portrait().crop((100, 0, 350, 250)).resize((330, 330))
     image = Image.new("RGB", (900, 500), (90, 120, 90))
-    image.paste(portrait, (20, 100))
+    image.paste(portrait, (20, 60))
     image.paste(portrait.resize((400, 400)), (450, 50))
     detector = find_face_detector()
     assert detector is not None
