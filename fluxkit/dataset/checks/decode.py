@@ -1,8 +1,7 @@
 """From an opened picture to a small upright one; a file that ends early is never let through."""
 
-import struct
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,39 +44,6 @@ def orientation_of(image: Image.Image) -> int:
         return int(value) if int(value) in _TURNS else 1
     except Exception:  # damaged EXIF is no reason to refuse the picture: viewers and the trainer pass over it
         return 1
-
-
-def broken_off(handle: BinaryIO, format_: str, size: int) -> str:
-    """Why a file can't be whole, from its structure alone; empty where nothing speaks against it.
-
-    Pillow accepts a PNG without its end and a JPEG whose second half is zeros, as downloads leave it behind.
-    """
-    place = handle.tell()
-    try:
-        if format_ == "PNG":
-            return _png_end(handle, size)
-        if format_ == "WEBP":
-            handle.seek(4)
-            (length,) = struct.unpack("<I", handle.read(4))
-            return f"it ends {length + 8 - size} bytes early" if length + 8 > size else ""
-        handle.seek(max(0, size - 4096))
-        tail = handle.read(4096)
-        if len(tail.rstrip(b"\0")) < len(tail) - 256 and b"\xff\xd9" not in tail:
-            return "its end is missing: there are only zeros"
-        return ""
-    finally:
-        handle.seek(place)
-
-
-def _png_end(handle: BinaryIO, size: int) -> str:
-    place = 8
-    while place + 12 <= size:
-        handle.seek(place)
-        length, kind = struct.unpack(">I4s", handle.read(8))
-        place += 12 + length
-        if kind == b"IEND" and place <= size:
-            return ""
-    return "it ends early"
 
 
 def load_small(image: Image.Image, orientation: int, edge: int) -> Small:

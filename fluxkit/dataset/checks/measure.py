@@ -123,7 +123,7 @@ def measure(handle: BufferedReader, detector: FaceDetector | None) -> Measured:
         return Measured("too-large", f"a file of {size >> 20} MB")
     try:
         with Image.open(handle, formats=("JPEG", "PNG", "WEBP")) as image:
-            return _measure(image, handle, size, detector)
+            return _measure(image, handle, detector)
     except UnidentifiedImageError:
         return _other_format(handle)
     except Image.DecompressionBombError:
@@ -147,8 +147,9 @@ def _other_format(handle: BufferedReader) -> Measured:
     return Measured("unreadable", "not a picture format")
 
 
-def _measure(image: "Image.Image", handle: BufferedReader, size: int, detector: FaceDetector | None) -> Measured:
-    from fluxkit.dataset.checks.decode import broken_off, load_small, orientation_of
+def _measure(image: "Image.Image", handle: BufferedReader, detector: FaceDetector | None) -> Measured:
+    from fluxkit.dataset.checks.decode import load_small, orientation_of
+    from fluxkit.dataset.checks.structure import broken_off
 
     pixels = image.width * image.height
     needed = pixels * _BYTES_A_PIXEL.get(image.format or "", len(image.getbands()) * (4 if image.mode in "IF" else 1))
@@ -163,7 +164,7 @@ def _measure(image: "Image.Image", handle: BufferedReader, size: int, detector: 
         header["quality"] = _quality(image)
     elif needed > _LARGEST_DECODED:
         return Measured("too-large", f"{pixels // 1_000_000} million pixels", **header)
-    reason = broken_off(handle, image.format or "", size)
+    reason = broken_off(handle, image)
     if reason:
         return Measured("unreadable", reason, **header)
     width, height = image.size

@@ -1,0 +1,90 @@
+"""Whether a file can be whole, from its structure alone.
+
+Decoding finds most files that end early, not all: Pillow accepts a PNG without its end, a JPEG that lacks its last
+bytes, a WebP whose second half is zeros (as broken downloads leave it) and an MPO without its second picture.
+"""
+
+import os
+import struct
+from io import BufferedReader
+from typing import Any
+
+_ZEROS = 1024
+_CHUNK = 1 << 20
+
+
+def broken_off(handle: BufferedReader, image: Any) -> str:
+    """Why a file can't be whole; empty where nothing speaks against it.
+
+    Args:
+        handle: the file; its position is kept.
+        image: the same, opened with Pillow.
+    """
+    place, size = handle.tell(), os.fstat(handle.fileno()).st_size
+    try:
+        if image.format == "PNG":
+            return _png(handle, size)
+        if image.format == "WEBP":
+            return _webp(handle, size)
+        return _jpeg(handle) or _mpo(image, size)
+    finally:
+        handle.seek(place)
+
+
+def _png(handle: BufferedReader, size: int) -> str:
+    place = 8
+    while place + 12 <= size:
+        length, kind = struct.unpack(">I4s", _read(handle, place, 8))
+        place += 12 + length
+        if kind == b"IEND" and place <= size:
+            return ""
+    return "it ends early"
+
+
+def _webp(handle: BufferedReader, size: int) -> str:
+    (length,) = struct.unpack("<I", _read(handle, 4, 4))
+    end = length + 8
+    if end > size:
+        return f"it ends {end - size} bytes early"
+    tail = _read(handle, max(0, end - _ZEROS), min(_ZEROS, end))
+    return "there are only zeros at its end" if len(tail) == _ZEROS and not any(tail) else ""
+
+
+def _jpeg(handle: BufferedReader) -> str:
+    """The end marker must come behind the first scan; a thumbnail in the header has one of its own."""
+    place = 2
+    while len(head := _read(handle, place, 4)) == 4 and head[0] == 0xFF:
+        if head[1] == 0xFF:  # fill bytes may precede a marker
+            place += 1
+        elif head[1] == 0xDA:  # start of scan: in its data, 0xFF is never followed by 0xD9
+            return "" if _finds(handle, place, b"\xff\xd9") else "its end is missing"
+        else:
+            place += 2 + int.from_bytes(head[2:], "big")
+    return ""  # odd, but then the decoder is the one to say so
+
+
+def _mpo(image: Any, size: int) -> str:
+    """The further pictures of a phone's JPEG are where its index says."""
+    entries = (getattr(image, "mpinfo", None) or {}).get(0xB002, [])
+    for number, entry in enumerate(entries[1:], start=1):
+        image.seek(number)  # fails where even its beginning is missing
+        end = image.offset + entry["Size"]
+        image.seek(0)
+        if end > size:
+            return f"picture {number + 1} in it is cut off"
+    return ""
+
+
+def _read(handle: BufferedReader, place: int, count: int) -> bytes:
+    handle.seek(place)
+    return handle.read(count)
+
+
+def _finds(handle: BufferedReader, place: int, mark: bytes) -> bool:
+    handle.seek(place)
+    last = b""
+    while chunk := handle.read(_CHUNK):
+        if mark in last + chunk:
+            return True
+        last = chunk[-1:]
+    return False
