@@ -70,6 +70,17 @@ def validate(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--crop", type=click.Choice(["none", "face"]), help="face: squares around the faces.")
+@click.option("--duplicates", type=click.Choice(["leave-out", "keep"]), help="Photos that look the same.")
+@_common(reports=True)
+def prepare(project: Path | None, **options: Any) -> None:
+    """Make a clean copy of the photos to train on: upright, sRGB, no metadata. The originals stay as they are."""
+    from fluxkit.commands.prepare import prepare as run
+
+    run(project, **options)
+
+
+@cli.command()
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write [default: config/].")
 @click.option("--diff", is_flag=True, help="Show what would change; write nothing.")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option.")

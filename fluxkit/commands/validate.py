@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fluxkit.commands.training_data import training_data
 from fluxkit.console import Output
 from fluxkit.dataset.check import check_dataset
 from fluxkit.dataset.checks.tokens import find_tokenizers
@@ -36,12 +37,13 @@ def check_project(project: Project, *, out: Output) -> DatasetReport:
     Raises:
         UserError: `[dataset] face_model` can't be used.
     """
+    folder = training_data(project, out)
     config = project.config
     model = config.dataset.face_model
     base = project.root / Path(config.model.base).expanduser()
     with out.progress("Looking at the photos") as progress:
         return check_dataset(
-            project.dataset_dir,
+            folder,
             dataset_rules(config),
             faces=find_face_detector(project.root / Path(model).expanduser() if model else None),
             tokenizers=find_tokenizers(str(base) if base.is_dir() else config.model.base, config.model.revision),

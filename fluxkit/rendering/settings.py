@@ -69,6 +69,7 @@ class RenderRequest:
         rehearsal: what is replaced, or None for the real thing.
         has_cuda: whether the trainer will see a CUDA GPU.
         revision: of the Hub id.
+        dataset_digest: a hash of the photos' contents where it is known: a changed photo must not meet its old latents.
     """
 
     release: str
@@ -97,6 +98,7 @@ class RenderRequest:
     rehearsal: Rehearsal | None
     has_cuda: bool
     revision: str | None = None
+    dataset_digest: str = ""
 
 
 # SimpleTuner's options that a field of fluxkit owns: set twice, they could disagree.
