@@ -81,6 +81,19 @@ def prepare(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--model", metavar="ID", help="A Hub id or a folder [default: florence-community/Florence-2-large].")
+@click.option("--overwrite", is_flag=True, help="Caption all photos; older captions are kept as .txt.bak.")
+@click.option("--review", "review_all", is_flag=True, help="Open each caption in your editor.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once [default: 8 on a GPU, else 1].")
+@_common(reports=True)
+def caption(project: Path | None, **options: Any) -> None:
+    """Describe each photo that has no caption yet, the trigger first."""
+    from fluxkit.commands.caption import caption as run
+
+    run(project, **options)
+
+
+@cli.command()
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write [default: config/].")
 @click.option("--diff", is_flag=True, help="Show what would change; write nothing.")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option.")

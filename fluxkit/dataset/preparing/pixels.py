@@ -17,7 +17,7 @@ _LARGEST_FILE = 512 << 20
 _METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "photoshop", "comment", "mp", "icc_profile", "Raw profile type exif")
 
 
-class NotAPicture(Exception):
+class NotAPicture(ValueError):
     """The picture can't be used; the text says why, for people."""
 
 
