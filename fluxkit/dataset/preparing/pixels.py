@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,17 @@ _METADATA = ("exif", "xmp", "XML:com.adobe.xmp", "photoshop", "comment", "mp", "
 
 class NotAPicture(ValueError):
     """The picture can't be used; the text says why, for people."""
+
+
+@cache
+def reads_heic() -> bool:
+    """Let Pillow read iPhone photos, where the extra `fluxkit[heic]` is installed; whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 @contextmanager

@@ -11,11 +11,13 @@ from fluxkit.dataset.faces import Face, FaceDetector
 from fluxkit.dataset.model import Finding
 from fluxkit.dataset.preparing.manifest import Stamp, stamp
 from fluxkit.dataset.preparing.names import shown
-from fluxkit.dataset.preparing.pixels import NotAPicture, decode, read_picture, to_srgb, turned
+from fluxkit.dataset.preparing.pixels import NotAPicture, decode, read_picture, reads_heic, to_srgb, turned
 from fluxkit.dataset.scan import scan
 
 # Pictures that the trainer may not read, and Pillow may; films, sound and raw files are none.
 _CONVERTIBLE = (".heic", ".heif", ".avif", ".jxl", ".jfif", ".jp2", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".tga")
+_HEIC = (".heic", ".heif")
+_HEIC_FIX = "it is an iPhone photo (HEIC), which needs the extra: pip install 'fluxkit[heic]'"
 _WORK_EDGE = 384
 
 
@@ -51,6 +53,7 @@ class Seen:
 
 def list_sources(folder: Path) -> Sources:
     """List a folder's pictures and captions, its subfolders included."""
+    reads_heic()
     scanned = scan(folder)
     media = [finding.path for finding in scanned.findings if finding.code == "image.format"]
     pictures = sorted((*scanned.images, *(path for path in media if path.suffix.lower() in _CONVERTIBLE)))
@@ -88,7 +91,7 @@ def _seen(path: Path, digest: str, measured: Measured, detector: FaceDetector | 
         if measured.problem == "other-format":
             return _seen_by_pillow(path, detector)
         if measured.problem:
-            return _reason(measured)
+            return _HEIC_FIX if path.suffix.lower() in _HEIC and not reads_heic() else _reason(measured)
         original = stamp(path, digest)
     except NotAPicture as error:
         return str(error)

@@ -324,3 +324,26 @@ def test_a_full_disk_is_one_message(request_: PrepareRequest, monkeypatch: pytes
     with pytest.raises(UserError, match="No space left"):
         prepare(request_)
     assert not [path for path in request_.target.rglob("*") if path.suffix in (".jpg", ".png")]
+
+
+def test_iphone_photos_become_pngs_or_say_what_is_missing(
+    request_: PrepareRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fluxkit.dataset.preparing import sources
+
+    assert sources.reads_heic(), "the tests' environment has the extra"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "SecretPhone"
+    picture(5).save(request_.source / "IMG_1.HEIC", "HEIF", exif=exif.tobytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "reads_heic", lambda: False)
+        patch.setitem(Image.OPEN, "HEIF", (lambda _: None, lambda _: False))
+        (left,) = prepare(request_).manifest.left_out
+    assert (left.source, left.code) == ("IMG_1.HEIC", "unreadable")
+    assert "fluxkit[heic]" in left.why
+    report = prepare(request_)
+    assert report.made == ("IMG_1.png",)
+    assert b"Secret" not in files(report)["IMG_1.png"]
+    with Image.open(report.folder / "IMG_1.png") as image:
+        assert (image.mode, image.size) == ("RGB", (64, 96))
