@@ -23,10 +23,11 @@ def pieces() -> list[str]:
     return [*SPECIAL, *sorted(ByteLevel.alphabet())]
 
 
-def only_words(model: Any) -> None:
+def only_words(model: Any, vocabulary: int = 0) -> None:
     """Keep the random model from writing anything but letters and spaces, so that its words make a caption."""
     wanted = {*"abcdefghijklmnopqrstuvwxyz", "Ġ", "</s>"}
-    model.generation_config.suppress_tokens = [n for n, piece in enumerate(pieces()) if piece not in wanted]
+    unwanted = [number for number, piece in enumerate(pieces()) if piece not in wanted]
+    model.generation_config.suppress_tokens = [*unwanted, *range(len(pieces()), vocabulary)]
 
 
 def image_processor(size: int, **options: Any) -> Any:
@@ -166,3 +167,66 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.data *= 3.0
     only_words(model)
     return save(tmp_path_factory.mktemp("models") / "llava", model, processor)
+
+
+@pytest.fixture(scope="session")
+def tiny_idefics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Idefics 3: it cuts a picture into pieces by its shape, so prompts of a batch differ in length."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessorPil,
+        Idefics3Processor,
+        PreTrainedTokenizerFast,
+    )
+
+    marks = ["<fake_token_around_image>", "<end_of_utterance>", "<global-img>"]
+    marks += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    vocab = {piece: number for number, piece in enumerate([*pieces(), *marks])}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=[*marks, "<image>"],
+    )
+    images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATE)
+    config = Idefics3Config(
+        image_token_id=vocab["<image>"],
+        scale_factor=2,
+        pad_token_id=1,
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+        },
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model = Idefics3ForConditionalGeneration(config).eval()
+        for parameter in model.parameters():
+            parameter.data *= 3.0
+    only_words(model, len(vocab))
+    return save(tmp_path_factory.mktemp("models") / "idefics", model, processor)

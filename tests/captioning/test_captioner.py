@@ -18,7 +18,7 @@ from fluxkit.errors import UserError
 
 def pictures() -> list[Image.Image]:
     noise = Image.effect_noise((90, 70), 90).convert("RGB")
-    return [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (60, 100), "navy"), noise]
+    return [Image.new("RGB", (80, 60), "red"), Image.new("RGB", (60, 200), "navy"), noise]
 
 
 def alone(captioner: Any, images: list[Image.Image]) -> list[Description]:
@@ -30,7 +30,7 @@ def alone(captioner: Any, images: list[Image.Image]) -> list[Description]:
     return found
 
 
-@pytest.fixture(params=["tiny_florence", "tiny_llava"])
+@pytest.fixture(params=["tiny_florence", "tiny_llava", "tiny_idefics"])
 def model(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
