@@ -43,25 +43,34 @@ def sharpness(gray: Gray) -> float:
     The blur effect of Crete et al. 2007 (https://doi.org/10.1117/12.702790), 1 minus it, a tile of 64 pixels at a time:
     a portrait's blurred background is no fault, so the tile that exceeds 85% of the textured ones counts.
     """
-    across, changes_across = _lost_to_blur(gray)
-    down, changes_down = _lost_to_blur(gray.T)
-    lost, changes = _tiles(across) + _tiles(down.T), _tiles(changes_across) + _tiles(changes_down.T)
+    values = gray.astype(np.float32)
+    across, changes_across = _lost_to_blur(values, axis=1)
+    down, changes_down = _lost_to_blur(values, axis=0)
+    lost, changes = _tiles(across + down), _tiles(changes_across + changes_down)
     textured = changes > 2 * _TEXTURED * _TILE * _TILE
     if not textured.any():
         textured = changes >= changes.max()
-    values = lost[textured] / np.maximum(changes[textured], 1)
-    return round(float(np.percentile(values, _SHARPEST)), 4)
+    shares = lost[textured] / np.maximum(changes[textured], 1)
+    return round(float(np.percentile(shares, _SHARPEST)), 4)
 
 
-def _lost_to_blur(gray: Gray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Along the last axis: how much of each difference between neighbours a blur takes away, and the differences."""
-    values = np.ascontiguousarray(gray, dtype=np.float32)
-    half = _BLUR_WIDTH // 2
-    sums = np.cumsum(np.pad(values, ((0, 0), (half + 1, half)), mode="edge"), axis=1)
-    blurred = (sums[:, _BLUR_WIDTH:] - sums[:, :-_BLUR_WIDTH]) / _BLUR_WIDTH
-    changes = np.abs(np.diff(values, axis=1, append=values[:, -1:]))
-    kept = np.abs(np.diff(blurred, axis=1, append=blurred[:, -1:]))
-    return np.maximum(changes - kept, 0), changes
+def _lost_to_blur(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Along one axis: how much of each difference between neighbours a blur takes away, and the differences."""
+    from scipy.ndimage import uniform_filter1d
+
+    blurred = uniform_filter1d(values, _BLUR_WIDTH, axis=axis, mode="nearest")
+    changes = _differences(values, axis)
+    return np.maximum(changes - _differences(blurred, axis), 0), changes
+
+
+def _differences(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Between each value and the next; 0 at the end."""
+    found = np.zeros_like(values)
+    if axis:
+        np.abs(values[:, 1:] - values[:, :-1], out=found[:, :-1])
+    else:
+        np.abs(values[1:] - values[:-1], out=found[:-1])
+    return found
 
 
 def _tiles(values: NDArray[np.float32]) -> NDArray[np.float32]:

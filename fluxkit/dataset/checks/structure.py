@@ -10,7 +10,7 @@ from io import BufferedReader
 from typing import Any
 
 _ZEROS = 1024
-_CHUNK = 1 << 20
+_CHUNK, _TAIL = 1 << 20, 4096
 
 
 def broken_off(handle: BufferedReader, image: Any) -> str:
@@ -26,7 +26,7 @@ def broken_off(handle: BufferedReader, image: Any) -> str:
             return _png(handle, size)
         if image.format == "WEBP":
             return _webp(handle, size)
-        return _jpeg(handle) or _mpo(image, size)
+        return _jpeg(handle, size) or _mpo(image, size)
     finally:
         handle.seek(place)
 
@@ -50,14 +50,14 @@ def _webp(handle: BufferedReader, size: int) -> str:
     return "there are only zeros at its end" if len(tail) == _ZEROS and not any(tail) else ""
 
 
-def _jpeg(handle: BufferedReader) -> str:
+def _jpeg(handle: BufferedReader, size: int) -> str:
     """The end marker must come behind the first scan; a thumbnail in the header has one of its own."""
     place = 2
     while len(head := _read(handle, place, 4)) == 4 and head[0] == 0xFF:
         if head[1] == 0xFF:  # fill bytes may precede a marker
             place += 1
         elif head[1] == 0xDA:  # start of scan: in its data, 0xFF is never followed by 0xD9
-            return "" if _finds(handle, place, b"\xff\xd9") else "its end is missing"
+            return "" if _finds(handle, place, size, b"\xff\xd9") else "its end is missing"
         else:
             place += 2 + int.from_bytes(head[2:], "big")
     return ""  # odd, but then the decoder is the one to say so
@@ -80,7 +80,11 @@ def _read(handle: BufferedReader, place: int, count: int) -> bytes:
     return handle.read(count)
 
 
-def _finds(handle: BufferedReader, place: int, mark: bytes) -> bool:
+def _finds(handle: BufferedReader, place: int, size: int, mark: bytes) -> bool:
+    """Whether a mark comes behind a place; nearly always it is the file's end."""
+    tail = max(place, size - _TAIL)
+    if mark in _read(handle, tail, _TAIL):
+        return True
     handle.seek(place)
     last = b""
     while chunk := handle.read(_CHUNK):
