@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fluxkit.captioning.models import ModelSpec, missing_extra
+from fluxkit.captioning.models import ModelSpec
 from fluxkit.captioning.run import Captioner, Description
 from fluxkit.errors import GpuMemoryError, UserError
 
@@ -32,14 +32,12 @@ def load_captioner(spec: ModelSpec, instruction: str, *, max_new_tokens: int | N
         max_new_tokens: a description ends there at the latest; None takes `MAX_NEW_TOKENS`.
 
     Raises:
-        UserError: the extra is not installed, a file is missing or damaged, or the model can't be asked this way.
+        UserError: a package is not installed, a file is missing or damaged, or the model can't be asked this way.
         GpuMemoryError: the weights don't fit.
     """
-    try:
-        import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor, Florence2ForConditionalGeneration
-    except ImportError as error:
-        raise missing_extra() from error
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor, Florence2ForConditionalGeneration
+
     _quiet()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"local_files_only": spec.local, "trust_remote_code": False}

@@ -64,19 +64,9 @@ def _kind(name: str, config: dict[str, Any]) -> Literal["florence", "chat"]:
 
 def _describing() -> frozenset[str]:
     """The model types that the installed transformers can load as image-text-to-text."""
-    try:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    except ImportError as error:
-        raise missing_extra() from error
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
     return frozenset(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
-
-
-def missing_extra() -> UserError:
-    """What to say when torch or transformers is not installed."""
-    return UserError(
-        "Captioning needs packages that are not installed (torch, transformers).",
-        fix="Install the extra: pip install 'fluxkit[caption]'",
-    )
 
 
 def _hub_config(name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fluxkit.console import Output, printable
 from fluxkit.dataset.preparing.pixels import decode, quiet_pillow, read_picture, to_srgb, turned
 from fluxkit.dataset.scan import scan
 from fluxkit.errors import InterruptedByUser, UserError
+from fluxkit.extras import require
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project
 from fluxkit.resources import resource
@@ -129,6 +130,7 @@ def _captioned(
     batch_size: int | None,
     out: Output,
 ) -> Iterator[Captioned]:
+    require("caption", "Captioning")
     spec = find_model(model)
     out.say(f"Loading {model}" + ("" if spec.local else " (the first time it is downloaded)"))
     captioner = loaded(spec, _instruction(project))

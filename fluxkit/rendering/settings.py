@@ -39,6 +39,23 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
+class KnownDefect:
+    """An option's value that the pinned release takes and then fails on.
+
+    Args:
+        option: the option.
+        value: the value; None for any.
+        replacement: what a default becomes; None where there is none to be had.
+        reason: what happens, a sentence for the user.
+    """
+
+    option: str
+    value: Any
+    replacement: Any
+    reason: str
+
+
+@dataclass(frozen=True)
 class RenderRequest:
     """Everything that the rendered files depend on, as plain data; paths are absolute.
 
@@ -70,6 +87,7 @@ class RenderRequest:
         has_cuda: whether the trainer will see a CUDA GPU.
         revision: of the Hub id.
         dataset_digest: a hash of the photos' contents where it is known: a changed photo must not meet its old latents.
+        defects: what the pinned release is known to fail on.
     """
 
     release: str
@@ -99,6 +117,7 @@ class RenderRequest:
     has_cuda: bool
     revision: str | None = None
     dataset_digest: str = ""
+    defects: tuple[KnownDefect, ...] = ()
 
 
 # SimpleTuner's options that a field of fluxkit owns: set twice, they could disagree.

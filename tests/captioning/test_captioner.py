@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from fluxkit.captioning import captioner as module
 from fluxkit.captioning.captioner import load_captioner
-from fluxkit.captioning.models import ModelSpec, find_model
+from fluxkit.captioning.models import find_model
 from fluxkit.captioning.run import Description
 from fluxkit.errors import UserError
 
@@ -107,13 +106,6 @@ def test_a_damaged_folder_is_one_message(tiny_llava: Path, tmp_path: Path, damag
     with pytest.raises(UserError, match=r"can't be loaded|needs a package") as caught:
         load_captioner(find_model(str(folder)), "x")
     assert "\n" not in caught.value.message
-
-
-def test_a_missing_extra_is_one_message(tiny_florence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="packages that are not installed") as caught:
-        load_captioner(ModelSpec(str(tiny_florence), "florence", local=True), "x")
-    assert "fluxkit[caption]" in caught.value.fix
 
 
 def test_code_of_a_model_is_never_run(tiny_llava: Path, tmp_path: Path) -> None:

@@ -199,6 +199,13 @@ def test_the_prepared_copy_is_captioned_where_there_is_one(root: Path, tiny_flor
     assert captions(root, "prepared/photos") == made
 
 
+def test_a_missing_extra_is_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match="needs packages that are not installed: torch") as caught:
+        run(root, None)
+    assert "fluxkit[caption]" in caught.value.fix
+
+
 def test_a_project_that_trains_without_captions_says_what_to_do(root: Path) -> None:
     toml = root / "fluxkit.toml"
     toml.write_text(toml.read_text().replace('"textfile"', '"trigger"', 1))
