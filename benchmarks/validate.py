@@ -75,7 +75,8 @@ def speed(root: Path, count: int) -> None:
         ratios = [theirs / ours for theirs, ours in zip(wall["peer"], wall[name], strict=True)]
         print(
             f"{name:20} {count / sum(wall[name]):6.1f} images/s, "
-            f"{1000 * sum(cpu[name]) / count:5.1f} ms of CPU an image; {statistics.median(ratios):.2f} × the peer (median of {len(ratios)} folders; "
+            f"{1000 * sum(cpu[name]) / count:5.1f} ms of CPU an image; "
+            f"{statistics.median(ratios):.2f} × the peer (median of {len(ratios)} folders; "
             f"in all {sum(wall['peer']) / sum(wall[name]):.2f} ×)"
         )
     truncated(root, folders)

@@ -105,8 +105,8 @@ def _name_findings(path: Path, measured: Measured) -> Iterator[Finding]:
 
 def _is_odd(letter: str) -> bool:
     # Cc: control, such as a newline. Cf: format, such as a change of direction; emoji are joined by U+200D. Cs: bytes
-    # that are no UTF-8.
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cs") and letter != "\u200d"
+    # that are no UTF-8. Zl, Zp: ends of lines.
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter != "\u200d"
 
 
 def _kind_findings(path: Path, measured: Measured) -> Iterator[Finding]:
