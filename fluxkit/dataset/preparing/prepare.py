@@ -1,7 +1,8 @@
 """The clean copy, made or brought up to date: only what changed is done again."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
+from threading import Lock
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +23,9 @@ from fluxkit.dataset.preparing.sources import Seen, Sources, list_sources, look_
 from fluxkit.errors import UserError
 
 Progress = Callable[[int, int], None]
+# A picture takes about ten bytes a pixel while it is converted: larger ones than this go one after the other.
+_LARGE = 40_000_000
+_WORKERS = 4
 
 
 def prepare(request: PrepareRequest, on_progress: Progress | None = None) -> PrepareReport:
@@ -69,6 +73,7 @@ class _Run:
         self._conflicts: list[str] = []
         self._findings = list(sources.findings)
         self._stand_ins: dict[str, list[str]] = {}
+        self._one_large = Lock()
 
     def run(self) -> PrepareReport:
         seen, left_out = self._look()
@@ -136,12 +141,15 @@ class _Run:
         todo = [name for name, photo in fresh.items() if photo is None]
 
         def work(name: str) -> Converted | str:
+            large = seen[name].width * seen[name].height > _LARGE
             try:
-                return convert(self._sources.pictures[name], self._box(seen[name]))
+                with self._one_large if large else nullcontext():
+                    return convert(self._sources.pictures[name], self._box(seen[name]))
             except NotAPicture as error:
                 return str(error)
 
-        with closing(in_turn(work, todo, self._request.workers or cores())) as results:
+        workers = self._request.workers or min(cores(), _WORKERS)
+        with closing(in_turn(work, todo, workers)) as results:
             total = len(self._sources.pictures)
             for left, (name, result) in zip(reversed(range(len(todo))), results, strict=True):
                 self._on_progress(2 * total - left, 2 * total)
