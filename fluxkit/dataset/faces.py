@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _FRONTAL, _PROFILE = "haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml"
-# What is searched for in a copy of which longer edge, in pixels, with how many neighbouring hits, mirrored or not: large
-# faces, small ones, profiles.
+# What is searched for, in a copy of which longer edge in pixels, with how many neighbouring hits, mirrored or not:
+# large faces, small ones, profiles.
 _LOOKS = ((_FRONTAL, 160, 2, False), (_FRONTAL, 240, 2, False), (_PROFILE, 128, 4, False), (_PROFILE, 128, 4, True))
 _NARROWEST = 20  # in pixels of that copy; also what the cascades were trained at
 _YUNET_EDGE = 640
