@@ -76,6 +76,19 @@ class Output:
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class Mute(Output):
+    """For a verb that another one runs inside: its results and warnings are not the outer one's."""
+
+    def result(self, text: str) -> None:
+        """Say nothing."""
+
+    def warn(self, text: str) -> None:
+        """Say nothing."""
+
+    def emit(self, document: Any) -> None:
+        """Say nothing."""
+
+
 def printable(text: str) -> str:
     """`text` on one line, with what a terminal would obey or hide written as an escape.
 

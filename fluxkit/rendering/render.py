@@ -12,6 +12,7 @@ from typing import Any
 from packaging.version import Version
 
 from fluxkit.files import write_text
+from fluxkit.rendering.defects import apply_defects
 from fluxkit.rendering.layering import config_layers, dataset_layers, lycoris_layers, resolutions_of
 from fluxkit.rendering.profiles import Profile, load_profile
 from fluxkit.rendering.settings import PROJECT, Layers, RenderRequest, Setting
@@ -52,7 +53,7 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
     """
     profile, notes = _fitting(load_profile(request.profile), request, accepts)
     settings: dict[str, Setting] = {}
-    documents: dict[str, object] = {"config.json": _config(request, profile, settings)}
+    documents: dict[str, object] = {"config.json": _config(request, profile, settings, notes)}
     documents["multidatabackend.json"] = _backends(request, profile, settings)
     if request.adapter == "lycoris":
         layers = Layers(lycoris_layers(request, profile))
@@ -73,12 +74,21 @@ def write_rendered(rendered: Rendered, config_dir: Path) -> None:
 
 def diff_rendered(rendered: Rendered, config_dir: Path) -> str:
     """A unified diff from the files in `config_dir` to what would be written; empty when nothing would change."""
+    paths = {name: config_dir / name for name in rendered.documents}
+    there = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in paths.items() if path.is_file()}
+    return _diff(there, {name: _text(document) for name, document in rendered.documents.items()})
+
+
+def diff_documents(before: Rendered, after: Rendered) -> str:
+    """A unified diff between two renderings of a project; empty when they are the same."""
+    return _diff(*({name: _text(document) for name, document in each.documents.items()} for each in (before, after)))
+
+
+def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     pieces = []
-    for name, document in rendered.documents.items():
-        path = config_dir / name
-        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        lines = before.splitlines(keepends=True), _text(document).splitlines(keepends=True)
-        pieces.append("".join(difflib.unified_diff(*lines, f"a/{name}", f"b/{name}")))
+    for name in dict.fromkeys((*before, *after)):
+        old, new = (texts.get(name, "").splitlines(keepends=True) for texts in (before, after))
+        pieces.append("".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")))
     return "".join(pieces)
 
 
@@ -118,10 +128,10 @@ def _fitting(
     return replace(profile, options=options), notes
 
 
-def _config(request: RenderRequest, profile: Profile, settings: dict[str, Setting]) -> object:
+def _config(request: RenderRequest, profile: Profile, settings: dict[str, Setting], notes: list[str]) -> object:
     layers = Layers(config_layers(request, profile))
     rehearsal = request.rehearsal
-    document = _document(
+    document: Any = _document(
         "config.json",
         request,
         layers,
@@ -134,6 +144,7 @@ def _config(request: RenderRequest, profile: Profile, settings: dict[str, Settin
     )
     check_schedule({name: setting.value for name, setting in layers.used.items()})
     settings |= layers.used
+    notes += apply_defects(document, settings, request)
     return document
 
 
