@@ -131,8 +131,8 @@ def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
     changes = [
         change for change in schema_diff(old_schema, new_schema, rendered) if change.used or change.kind == "default"
     ]
-    # A type that the rendered values fit is nobody's concern; where they don't, rendering says so.
-    told = [change for change in changes if change.kind != "retyped"]
+    # Types and choices that the rendered values fit are nobody's concern; where they don't, rendering says so.
+    told = [change for change in changes if change.kind not in ("retyped", "choices")]
     if told:
         out.say(f"What {new_schema.release} does differently, as far as it concerns this project:")
         for change in told:
@@ -143,7 +143,6 @@ def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
 def _describe(change: Change) -> str:
     texts = {
         "renamed": f"{change.name} is called {change.new} now",
-        "choices": f"{change.name} no longer takes {', '.join(map(str, change.old or ()))}",
         "removed": f"{change.name} is gone",
         "default": f"{change.name} was {change.old} unless set, and is {change.new} now",
     }

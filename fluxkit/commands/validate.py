@@ -14,6 +14,13 @@ from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
 from fluxkit.project.load import Project, find_project, load_project
 
+# What a clean copy no longer has.
+_PREPARE_MENDS = {
+    "image.mislabelled", "image.format", "image.upper-case", "image.same-stem", "image.name-twin", "image.name",
+    "image.orientation", "image.animated", "image.cmyk", "image.16-bit", "image.alpha", "image.duplicate",
+    "image.near-duplicate", "caption.bom", "caption.blank-line",
+}  # fmt: skip
+
 
 def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
     """Check the project's dataset and print the report.
@@ -21,8 +28,10 @@ def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
     Raises:
         UserError: the project can't be read, or the dataset has errors (after they were printed).
     """
-    report = check_project(load_project(find_project(project_dir)), out=out)
+    project = load_project(find_project(project_dir))
+    report = check_project(project, out=out)
     out.result(report_text(report))
+    _say_helpers(report, project, out)
     out.emit(report_dict(report))
     errors = len(report.of("error"))
     if errors:
@@ -50,6 +59,19 @@ def check_project(project: Project, *, out: Output) -> DatasetReport:
             cache=project.cache_dir / "validate.sqlite",
             progress=progress,
         )
+
+
+def _say_helpers(report: DatasetReport, project: Project, out: Output) -> None:
+    """Name the commands that do what the report asks for."""
+    codes = [finding.code for finding in report.findings]
+    mended = sum(code in _PREPARE_MENDS for code in codes)
+    if mended and report.folder == project.dataset_dir:
+        out.say(f"`fluxkit prepare` mends {mended} of these findings in a copy, and leaves your photos as they are.")
+    missing = sum(code in ("caption.missing", "caption.empty") for code in codes)
+    if missing:
+        out.say(f"`fluxkit caption` describes the photos that have no caption ({missing}).")
+    if "caption.trait" in codes:
+        out.say("`fluxkit caption --review` opens each caption in your editor.")
 
 
 def dataset_rules(config: ProjectConfig) -> DatasetRules:

@@ -174,3 +174,21 @@ def test_an_edited_caption_is_kept_and_named(root: Path, capsys: pytest.CaptureF
 
 def test_git_sees_nothing_of_the_copy(root: Path) -> None:
     assert "/prepared/" in (root / ".gitignore").read_text().splitlines()
+
+
+def test_validate_names_the_commands_that_help(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = root / "dataset" / "demo-01.png"
+    photo.rename(photo.with_suffix(".PNG"))
+    (root / "dataset" / "demo-02.txt").unlink()
+    with pytest.raises(UserError):
+        validate(root, out=Output())
+    printed = capsys.readouterr().out
+    assert "`fluxkit prepare` mends 1 of these findings" in printed
+    assert "`fluxkit caption` describes the photos that have no caption (1)." in printed
+    run(root)
+    capsys.readouterr()
+    with pytest.raises(UserError):
+        validate(root, out=Output())
+    printed = capsys.readouterr().out
+    assert "fluxkit prepare` mends" not in printed
+    assert "fluxkit caption" in printed

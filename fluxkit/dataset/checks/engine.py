@@ -1,7 +1,7 @@
 """All pictures of a folder, measured on every core, in the folder's order, at most a few at a time in memory.
 
-Threads: Pillow, OpenCV, hashing and reading let go of Python's lock, which processes would not beat (measured:
-docs/benchmarks.md), and nothing has to be started or sent.
+Threads: Pillow, OpenCV, hashing and most of NumPy let go of Python's lock. Processes were no faster
+(docs/benchmarks.md), and would have to be started and sent to.
 """
 
 import os

@@ -202,7 +202,7 @@ def _look(small: Any, detector: FaceDetector | None, header: dict[str, Any]) -> 
         brightness=brightness,
         black=black,
         white=white,
-        border=pixels.border(np.asarray(work)),
+        border=pixels.border(levels),
         text=pixels.text_share(levels),
         phash=hashes.perceptual_hash(gray),
         faces=faces,

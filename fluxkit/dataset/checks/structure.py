@@ -6,6 +6,7 @@ bytes, a WebP whose second half is zeros (as broken downloads leave it) and an M
 
 import os
 import struct
+import zlib
 from io import BufferedReader
 from typing import Any
 
@@ -35,10 +36,24 @@ def _png(handle: BufferedReader, size: int) -> str:
     place = 8
     while place + 12 <= size:
         length, kind = struct.unpack(">I4s", _read(handle, place, 8))
+        if place + 12 + length <= size and not _sums_up(handle, place + 4, length + 4):
+            return "its bytes have changed: a checksum is wrong"
         place += 12 + length
         if kind == b"IEND" and place <= size:
             return ""
     return "it ends early"
+
+
+def _sums_up(handle: BufferedReader, place: int, count: int) -> bool:
+    """Whether the four bytes behind a place are the CRC-32 of it; Pillow doesn't look at that of the picture's data."""
+    handle.seek(place)
+    found = 0
+    while count:
+        chunk = handle.read(min(count, _CHUNK))
+        found, count = zlib.crc32(chunk, found), count - len(chunk)
+        if not chunk:
+            return False
+    return found == int.from_bytes(handle.read(4), "big")
 
 
 def _webp(handle: BufferedReader, size: int) -> str:

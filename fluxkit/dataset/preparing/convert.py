@@ -17,7 +17,7 @@ from fluxkit.dataset.preparing.pixels import (
     turned,
 )
 
-# zlib's level. A picture of 12 megapixels took 0.9 s of one core at 2 and 5.2 s at the default, 6, which was 11% smaller.
+# zlib's level. A picture of 12 megapixels took 0.9 s of a core at 2, and 5.2 s at the default, 6: 11% smaller.
 _PNG_LEVEL = 2
 
 
