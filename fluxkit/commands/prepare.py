@@ -6,7 +6,7 @@ from typing import Any
 
 from fluxkit.commands.assemble import open_project
 from fluxkit.commands.training_data import source_name
-from fluxkit.console import Output
+from fluxkit.console import Output, printable
 from fluxkit.dataset.checks.cache import MeasureCache
 from fluxkit.dataset.faces import FaceDetector, find_face_detector
 from fluxkit.dataset.preparing.manifest import Crop, Duplicates, Recipe, load_before
@@ -35,6 +35,8 @@ _NOTES = {
     "profile-broken": "has a damaged colour profile; it was taken for sRGB",
     "no-face": "no face was found in it; it was not cropped",
 }
+
+_SHOWN = 4
 
 
 def prepare(project: Path | None, *, crop: Crop | None, duplicates: Duplicates | None, out: Output) -> PrepareReport:
@@ -117,11 +119,13 @@ def _say(report: PrepareReport, out: Output) -> None:
                 out.say(f"  {counts[code]:>4} {text}")
     for photo in manifest.photos:
         for note in photo.notes:
-            out.warn(f"{photo.source} {_NOTES[note]}.")
+            out.warn(f"{printable(photo.source)} {_NOTES[note]}.")
     for left in manifest.left_out:
-        (out.warn if left.code == "unreadable" else out.say)(f"Left out: {left.source}: {left.why}.")
+        (out.warn if left.code == "unreadable" else out.say)(
+            f"Left out: {printable(left.source)}: {printable(left.why)}."
+        )
     for finding in report.findings:
-        out.warn(f"{finding.path}: {finding.message}" + (f" → {finding.fix}" if finding.fix else ""))
+        out.warn(f"{printable(str(finding.path))}: {finding.message}" + (f" → {finding.fix}" if finding.fix else ""))
     _say_kept(report, out)
     made = f"{len(report.made)} new, {len(manifest.photos) - len(report.made)} unchanged"
     removed = f", {len(report.removed)} stale files removed" if report.removed else ""
@@ -131,16 +135,17 @@ def _say(report: PrepareReport, out: Output) -> None:
 
 def _say_kept(report: PrepareReport, out: Output) -> None:
     """Nothing that somebody edited is lost, and nothing of it happens silently."""
-    for file in report.edited:
-        if file in report.conflicts:
-            out.warn(
-                f"{file} was edited in the copy, and its original changed too: your edit is kept. Delete "
-                f"{report.folder / file} and run `fluxkit prepare` to have the original's."
-            )
-        else:
-            out.say(f"Kept as you edited it: {file}")
+    for file in report.conflicts:
+        out.warn(
+            f"{printable(file)} was edited in the copy, and its original (or --crop) changed too: your edit is kept. "
+            f"Delete {printable(str(report.folder / file))} and run `fluxkit prepare` to have the original's."
+        )
+    kept = [printable(file) for file in report.edited if file not in report.conflicts]
+    if kept:
+        more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+        out.say(f"Kept as they were edited in the copy: {', '.join(kept[:_SHOWN])}{more}")
     for before, after in report.aside.items():
-        out.warn(f"{before} was not made by fluxkit, or was edited: moved to {after}")
+        out.warn(f"{printable(str(before))} was not made by fluxkit, or was edited: moved to {printable(str(after))}")
 
 
 def _document(report: PrepareReport) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_an_edited_caption_is_kept_and_named(root: Path, capsys: pytest.CaptureF
     edited = root / "prepared" / "photos" / "demo-01.txt"
     edited.write_text("behitek my words")
     run(root)
-    assert "Kept as you edited it: demo-01.txt" in capsys.readouterr().out
+    assert "Kept as they were edited in the copy: demo-01.txt" in capsys.readouterr().out
     (root / "dataset" / "demo-01.txt").write_text("behitek other words")
     run(root)
     assert "your edit is kept" in capsys.readouterr().err
@@ -174,6 +174,8 @@ def test_an_edited_caption_is_kept_and_named(root: Path, capsys: pytest.CaptureF
 
 def test_git_sees_nothing_of_the_copy(root: Path) -> None:
     assert "/prepared/" in (root / ".gitignore").read_text().splitlines()
+    run(root)
+    assert (root / "prepared" / ".gitignore").read_text() == "*\n", "a project's own may be older"
 
 
 def test_validate_names_the_commands_that_help(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fluxkit.dataset.preparing.manifest import ASIDE_FOLDER, JOURNAL_FILE, PHOTOS_FOLDER, PreparedPhoto, Recipe
-from fluxkit.files import atomic_path, sha256_file
+from fluxkit.files import atomic_path, sha256_file, write_text
 
 
 @dataclass
@@ -30,6 +30,10 @@ class Workshop:
 
     def begin(self, recipe: Recipe) -> None:
         """Open the journal: from now on the copy counts as interrupted."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():  # a project's own may be older than this folder's name
+            write_text(ignore, "*\n")
         self._journal(recipe.model_dump_json())
 
     def announce(self, photo: PreparedPhoto) -> None:
@@ -83,6 +87,5 @@ class Workshop:
                 Path(parent).rmdir()
 
     def _journal(self, line: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as journal:
             journal.write(line + "\n")
