@@ -6,6 +6,7 @@ from PIL import Image
 
 from fluxkit.dataset.faces import Face, find_face_detector
 from fluxkit.errors import UserError
+from tests.dataset.yunet import write_red_detector
 
 # A real face: NASA's portrait of Eileen Collins (public domain), shipped in scikit-image's wheel; her face is at about
 # (175, 65)-(275, 165) of 512 × 512.
@@ -66,3 +67,27 @@ def test_a_model_that_is_none_is_one_message(tmp_path: Path, content: bytes | No
     with pytest.raises(UserError, match=r"yunet\.onnx") as raised:
         find_face_detector(model)
     assert "face_model" in raised.value.fix
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_named_yunet_model_is_used(tmp_path: Path, scale: int) -> None:
+    """The network is a stand-in, OpenCV's decoding of it real: the order of colours, boxes in the picture's pixels."""
+    write_red_detector(tmp_path / "yunet.onnx")
+    image = Image.new("RGB", (640, 320))
+    image.paste((255, 0, 0), (64, 96, 96, 128))
+    image.paste((0, 0, 255), (320, 96, 352, 128))
+    detector = find_face_detector(tmp_path / "yunet.onnx")
+    assert detector is not None
+    assert detector.name.startswith("yunet-")
+    (face,) = detector.detect(image.resize((640 * scale, 320 * scale), Image.Resampling.NEAREST))
+    # A box of 32 pixels around the cell's corner.
+    assert (face.left, face.top, face.right, face.bottom) == tuple(edge * scale for edge in (48, 80, 80, 112))
+    assert face.score > 0.9
+
+
+def test_another_model_has_another_name(tmp_path: Path) -> None:
+    write_red_detector(tmp_path / "a.onnx")
+    content = (tmp_path / "a.onnx").read_bytes()
+    (tmp_path / "b.onnx").write_bytes(content.replace(b"red", b"RED"))
+    names = {detector.name for model in "ab" if (detector := find_face_detector(tmp_path / f"{model}.onnx"))}
+    assert len(names) == 2, "results are remembered by the name"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -122,6 +123,13 @@ def test_kinds(outcome: Outcome) -> None:
     assert "caption.not-utf8" in outcome.about("caption-utf16.txt")
 
 
+def test_the_json_document_follows_its_schema(outcome: Outcome, project_root: Path) -> None:
+    schema = json.loads((project_root / "docs" / "validate.schema.json").read_text())
+    jsonschema.validate(outcome.document, schema)
+    assert len(outcome.document["findings"]) > 200
+    assert any(image["faces"] is not None for image in outcome.document["images"])
+
+
 def test_memory_stays_under_a_gigabyte(outcome: Outcome) -> None:
     assert outcome.peak_mb < 1000
 
@@ -156,7 +164,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Permission denied" in found["caption.unreadable"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 )
@@ -171,7 +179,7 @@ def test_no_caption_crashes_and_none_is_passed_over(tmp_path: Path, content: byt
     assert begins or any(finding.severity == "error" for finding in found)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.text(min_size=1, max_size=30), min_size=0, max_size=40), name=st.text(min_size=1, max_size=20))
 def test_reports_of_any_caption_can_be_printed(tmp_path: Path, words: list[str], name: str) -> None:
     safe = "".join(letter for letter in name if letter not in "/\0").encode("utf-8", "replace").decode()[:20] or "a"

@@ -10,12 +10,15 @@ from fluxkit.dataset.checks.tokens import (
     length_findings,
     trigger_token_findings,
 )
-from fluxkit.sampling.tiny_flux import make_tiny_flux
+from fluxkit.sampling import tiny_flux
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_flux(tmp_path_factory.mktemp("base") / "flux")
+    folder = tmp_path_factory.mktemp("base")
+    tiny_flux._clip_tokenizer().save_pretrained(folder / "tokenizer")
+    tiny_flux._t5_tokenizer().save_pretrained(folder / "tokenizer_2")
+    return folder
 
 
 def clip_files(folder: Path) -> None:
@@ -93,3 +96,19 @@ def test_a_trigger_of_many_tokens() -> None:
     (unknown,) = trigger_token_findings("x", Path(), Tokenizers(t5=lambda _: 5))
     assert unknown.code == "caption.tokens-not-run"
     assert "(CLIP)" in unknown.message
+
+
+def test_t5_from_its_sentencepiece_model(tmp_path: Path) -> None:
+    import sentencepiece
+
+    (tmp_path / "tokenizer_2").mkdir()
+    with (tmp_path / "tokenizer_2" / "spiece.model").open("wb") as model:
+        sentences = ["behitek a man in the snow", "behitek a man on a beach", "a man and a dog"] * 20
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences), model_writer=model, vocab_size=30, minloglevel=2
+        )
+    tokenizers = find_tokenizers(str(tmp_path))
+    assert tokenizers.clip is None
+    assert tokenizers.t5 is not None
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer_2" / "spiece.model"))
+    assert tokenizers.t5("behitek a man") == len(reference.encode("behitek a man")) > 3
