@@ -81,9 +81,8 @@ def caption(
             reviewed = list(_reviewed(pictures, store, opened.config.project.trigger, out))
     except (KeyboardInterrupt, click.Abort) as stop:
         made = sum(result.status == "made" for result in results)
-        raise InterruptedByUser(
-            f"Stopped; {made} of {len(todo)} captions were made and are kept.", fix="The same command goes on there."
-        ) from stop
+        kept = f"{made} of {len(todo)} captions were made and are kept" if todo else "what you saved is kept"
+        raise InterruptedByUser(f"Stopped; {kept}.", fix="The same command goes on there.") from stop
     named = say_traits(opened.config.project.subject, pictures, folder, out)
     out.emit(as_json(folder, pictures, results, reviewed, named))
     say_end(results, folder, out)

@@ -347,3 +347,24 @@ def test_iphone_photos_become_pngs_or_say_what_is_missing(
     assert b"Secret" not in files(report)["IMG_1.png"]
     with Image.open(report.folder / "IMG_1.png") as image:
         assert (image.mode, image.size) == ("RGB", (64, 96))
+
+
+def test_a_real_face_at_the_edge_is_whole_in_its_square(request_: PrepareRequest) -> None:
+    from skimage import data
+
+    from fluxkit.dataset.faces import find_face_detector
+
+    detector = find_face_detector()
+    assert detector is not None, "the tests' environment has the extra"
+    for path in request_.source.iterdir():
+        path.unlink()
+    wide = Image.new("RGB", (1100, 512), (90, 110, 90))
+    wide.paste(Image.fromarray(data.astronaut()), (588, 0))  # her face is around x = 225, y = 110 of her own picture
+    wide.save(request_.source / "wide.png")
+    report = prepare(replace(request_, recipe=Recipe(crop="face", face_model=detector.name), detector=detector))
+    (photo,) = report.manifest.photos
+    assert (photo.size, photo.done) == ((512, 512), ("crop",))
+    with Image.open(report.folder / photo.file) as square:
+        (face, *_) = detector.detect(square)
+    assert 100 < (face.left + face.right) / 2 < 412
+    assert face.top > 0
