@@ -70,6 +70,30 @@ def validate(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--crop", type=click.Choice(["none", "face"]), help="face: squares around the faces.")
+@click.option("--duplicates", type=click.Choice(["leave-out", "keep"]), help="Photos that look the same.")
+@_common(reports=True)
+def prepare(project: Path | None, **options: Any) -> None:
+    """Make a clean copy of the photos to train on: upright, sRGB, no metadata. The originals stay as they are."""
+    from fluxkit.commands.prepare import prepare as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.option("--model", metavar="ID", help="A Hub id or a folder [default: florence-community/Florence-2-large].")
+@click.option("--overwrite", is_flag=True, help="Caption all photos; older captions are kept as .txt.bak.")
+@click.option("--review", "review_all", is_flag=True, help="Open each caption in your editor.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos at once [default: 8 on a GPU, else 1].")
+@_common(reports=True)
+def caption(project: Path | None, **options: Any) -> None:
+    """Describe each photo that has no caption yet, the trigger first."""
+    from fluxkit.commands.caption import caption as run
+
+    run(project, **options)
+
+
+@cli.command()
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write [default: config/].")
 @click.option("--diff", is_flag=True, help="Show what would change; write nothing.")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option.")

@@ -6,7 +6,8 @@ rich is imported only when something is printed, so that `fluxkit --help` stays 
 import json
 import sys
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,23 @@ class Output:
     def emit(self, document: Any) -> None:
         """The one JSON document of a `--json` command."""
         if self.as_json:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+            text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+            # In a string, what a terminal would obey is written as JSON's own escape: the same text to a program.
+            sys.stdout.write("".join(_json_escape(letter) for letter in text) + "\n")
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None] | None]:
+        """A bar on a terminal: yields what to call with how many are done, and of how many; None elsewhere."""
+        console = self.console()
+        if self.verbosity < 0 or not console.is_terminal:
+            yield None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextmanager
     def bar(self) -> Iterator["Bar"]:
@@ -113,3 +130,34 @@ class Mute(Output):
 
     def emit(self, document: Any) -> None:
         """Say nothing."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what a terminal would obey or hide written as an escape.
+
+    Control characters, line ends, marks that change the direction of writing, and bytes of a file name that are no
+    UTF-8. The joiner inside emoji stays.
+    """
+    return text if text.isprintable() else "".join(_escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    if not _obeyed(letter) or letter == "\u200d":
+        return letter
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(letter: str) -> str:
+    if letter == "\n" or not _obeyed(letter):
+        return letter
+    code = ord(letter)
+    if code > 0xFFFF:
+        code -= 0x10000
+        return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+    return f"\\u{code:04x}"
+
+
+def _obeyed(letter: str) -> bool:
+    return not letter.isprintable() and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -5,7 +5,10 @@ from importlib.util import find_spec
 from fluxkit.errors import UserError
 
 # What an extra brings, by the names they are imported under.
-_MODULES = {"sample": ("torch", "diffusers", "transformers", "lycoris", "optimum.quanto")}
+_MODULES = {
+    "sample": ("torch", "diffusers", "transformers", "lycoris", "optimum.quanto"),
+    "caption": ("torch", "transformers"),
+}
 
 
 def require(extra: str, purpose: str) -> None:

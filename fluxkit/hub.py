@@ -57,14 +57,34 @@ def check_base(base: str, revision: str | None = None) -> bool:
         return True
     if base.startswith((".", "/", "~")) or base.count("/") != 1:
         raise UserError(f"The base model {base} is not there: no such folder.", fix="Check [model] base.")
-    return _check_hub(base, revision)
+    return _check_hub(
+        base, revision, "model_index.json", "[model] base", "set [model] base to a local folder in diffusers format"
+    )
 
 
-def _check_hub(base: str, revision: str | None) -> bool:
+def check_model(name: str) -> bool:
+    """Check that a model of transformers' kind may be read, as `check_base` does for the base model.
+
+    Args:
+        name: a Hub id.
+
+    Returns:
+        True when only this machine's cache has it: the Hub can't be reached.
+
+    Raises:
+        UserError: as `check_base`.
+    """
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"There is no model {name}: no such folder, and no id of the Hub.", fix="Check --model.")
+    return _check_hub(name, None, "config.json", "--model", "give --model a local folder")
+
+
+def _check_hub(base: str, revision: str | None, probe: str, setting: str, offline: str) -> bool:
+    """Ask the Hub; `probe` is a file that every such model has, `setting` and `offline` are for the messages."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    cached = isinstance(try_to_load_from_cache(base, "model_index.json", revision=revision), str)
+    cached = isinstance(try_to_load_from_cache(base, probe, revision=revision), str)
     try:
         HfApi().auth_check(base)
     except GatedRepoError as error:
@@ -75,28 +95,36 @@ def _check_hub(base: str, revision: str | None) -> bool:
     except RepositoryNotFoundError as error:
         raise UserError(
             f"The Hub has no model {base}, or this account may not see it.",
-            fix="Check [model] base; for a private model run `hf auth login`.",
+            fix=f"Check {setting}; for a private model run `hf auth login`.",
         ) from error
     except Exception as error:  # a refused connection is requests', httpx's or httpx2's own class, by Hub version
         if cached:
             return True
         raise HubUnreachable(
             f"The model hub can't be reached, and {base} is not in its cache on this machine.",
-            fix="Check the network, or set [model] base to a local folder in diffusers format.",
+            fix=f"Check the network, or {offline}.",
         ) from error
     return False
 
 
 def transformer_config(base: str, revision: str | None = None) -> dict[str, object] | None:
     """The transformer's `config.json` where it is on this machine; None where it is not downloaded yet."""
-    from huggingface_hub import try_to_load_from_cache
-
     from fluxkit.files import read_json
 
-    local = Path(base).expanduser() / "transformer" / "config.json"
-    if local.is_file():
-        return dict(read_json(local))
-    if Path(base).expanduser().is_dir():
+    file = local_file(base, "transformer/config.json", revision)
+    return dict(read_json(file)) if file else None
+
+
+def local_file(base: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of the base model, in its local folder or in the Hub's cache on this machine; None where it is not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        cached = try_to_load_from_cache(base, name, revision=revision)
+    except HFValidationError:  # a folder that doesn't exist
         return None
-    cached = try_to_load_from_cache(base, "transformer/config.json", revision=revision)
-    return dict(read_json(Path(cached))) if isinstance(cached, str) else None
+    return Path(cached) if isinstance(cached, str) else None

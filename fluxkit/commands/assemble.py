@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fluxkit.commands.training_data import training_digest
 from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
@@ -139,7 +140,8 @@ def assemble(
     request = RenderRequest(
         release=release.version,
         trigger=config.project.trigger,
-        dataset_dir=project.dataset_dir.resolve(),
+        dataset_dir=project.training_dir.resolve(),
+        dataset_digest=training_digest(project),
         resolutions=config.dataset.resolutions,
         repeats=config.dataset.repeats,
         captions=config.dataset.captions,

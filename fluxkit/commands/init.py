@@ -171,7 +171,9 @@ def _next_steps(root: Path, config: ProjectConfig) -> Iterator[str]:
         yield f"  cd {root}"
     photos = root / Path(config.dataset.path).expanduser()
     if not photos.is_dir():
-        yield f"  put 20 photos and their captions into {photos}"
+        yield f"  put 20 photos into {photos}"
+    yield "  fluxkit prepare    makes a clean copy of the photos"
+    yield "  fluxkit caption    describes each of them"
     yield "  fluxkit validate   checks photos and captions"
     yield "  fluxkit install    fetches the trainer"
     yield "  fluxkit train      trains"

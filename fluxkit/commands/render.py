@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluxkit.commands.assemble import assemble, open_project
+from fluxkit.commands.training_data import training_data
 from fluxkit.console import Output
 from fluxkit.rendering.render import diff_rendered, write_rendered
 
@@ -19,6 +20,7 @@ def render(project: Path | None, *, folder: Path | None, diff: bool, option: Seq
         out: where to say things.
     """
     opened = open_project(project)
+    training_data(opened, out)
     target = (folder or opened.root / "config").resolve()
     assembled = assemble(
         opened, config_dir=target, output_dir=opened.root / "output", cli_options=option, rehearsal=None

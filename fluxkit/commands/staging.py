@@ -51,7 +51,7 @@ def stage(opened: Project, lock: Lock, python: str, old_version: str) -> Staged:
     text = (opened.root / CONFIG_FILE).read_text(encoding="utf-8-sig")
     text = edited(text, {("simpletuner", "version"): lock.release.version, **changes})
     lock_text = lock_file_text({lock.platform: LockedPlatform(lock, python)})
-    elsewhere = edited(text, {("dataset", "path"): str(opened.dataset_dir.resolve()), **_absolute_base(opened)})
+    elsewhere = edited(text, {("dataset", "path"): str(opened.training_dir.resolve()), **_absolute_base(opened)})
     (folder / CONFIG_FILE).write_text(elsewhere, encoding="utf-8")
     (folder / LOCK_FILE).write_text(lock_text, encoding="utf-8")
     if (opened.root / PROMPTS_FILE).is_file():

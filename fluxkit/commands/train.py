@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
-from fluxkit.commands.validate import dataset_rules
+from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
-from fluxkit.dataset.check import check_dataset
 from fluxkit.dataset.report import report_text
 from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
 from fluxkit.extras import require
@@ -78,7 +77,7 @@ def train(
 
 
 def _check_dataset(project: Project, out: Output) -> None:
-    report = check_dataset(project.dataset_dir, dataset_rules(project.config))
+    report = check_project(project, out=out)
     if not report.ok:
         out.result(report_text(report))
         raise UserError("The dataset has errors.", fix="Correct them as named, then run `fluxkit train` again.")

@@ -1,15 +1,25 @@
-"""`fluxkit validate`: would the trainer take this dataset, all of it?"""
+"""`fluxkit validate`: would the trainer take this dataset, all of it, and is it good to learn from?"""
 
 from pathlib import Path
 from typing import Any
 
+from fluxkit.commands.training_data import training_data
 from fluxkit.console import Output
 from fluxkit.dataset.check import check_dataset
+from fluxkit.dataset.checks.tokens import find_tokenizers
+from fluxkit.dataset.faces import find_face_detector
 from fluxkit.dataset.model import DatasetReport, DatasetRules
 from fluxkit.dataset.report import report_dict, report_text
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
-from fluxkit.project.load import find_project, load_project
+from fluxkit.project.load import Project, find_project, load_project
+
+# What a clean copy no longer has.
+_PREPARE_MENDS = {
+    "image.mislabelled", "image.format", "image.upper-case", "image.same-stem", "image.name-twin", "image.name",
+    "image.orientation", "image.animated", "image.cmyk", "image.16-bit", "image.alpha", "image.duplicate",
+    "image.near-duplicate", "caption.bom", "caption.blank-line",
+}  # fmt: skip
 
 
 def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
@@ -19,8 +29,9 @@ def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
         UserError: the project can't be read, or the dataset has errors (after they were printed).
     """
     project = load_project(find_project(project_dir))
-    report = check_dataset(project.dataset_dir, dataset_rules(project.config))
+    report = check_project(project, out=out)
     out.result(report_text(report))
+    _say_helpers(report, project, out)
     out.emit(report_dict(report))
     errors = len(report.of("error"))
     if errors:
@@ -29,15 +40,52 @@ def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
     return report
 
 
+def check_project(project: Project, *, out: Output) -> DatasetReport:
+    """Every check of a project's dataset; what was measured before comes from the project's `cache/`.
+
+    Raises:
+        UserError: `[dataset] face_model` can't be used.
+    """
+    folder = training_data(project, out)
+    config = project.config
+    model = config.dataset.face_model
+    base = project.root / Path(config.model.base).expanduser()
+    with out.progress("Looking at the photos") as progress:
+        return check_dataset(
+            folder,
+            dataset_rules(config),
+            faces=find_face_detector(project.root / Path(model).expanduser() if model else None),
+            tokenizers=find_tokenizers(str(base) if base.is_dir() else config.model.base, config.model.revision),
+            cache=project.cache_dir / "validate.sqlite",
+            progress=progress,
+        )
+
+
+def _say_helpers(report: DatasetReport, project: Project, out: Output) -> None:
+    """Name the commands that do what the report asks for."""
+    codes = [finding.code for finding in report.findings]
+    mended = sum(code in _PREPARE_MENDS for code in codes)
+    if mended and report.folder == project.dataset_dir:
+        out.say(f"`fluxkit prepare` mends {mended} of these findings in a copy, and leaves your photos as they are.")
+    missing = sum(code in ("caption.missing", "caption.empty") for code in codes)
+    if missing:
+        out.say(f"`fluxkit caption` describes the photos that have no caption ({missing}).")
+    if "caption.trait" in codes:
+        out.say("`fluxkit caption --review` opens each caption in your editor.")
+
+
 def dataset_rules(config: ProjectConfig) -> DatasetRules:
     """What a project's settings ask of its dataset."""
     options = {name.lstrip("-"): value for name, value in config.train.options.items()}
+    cuts = options.get("crop", True) and options.get("crop_aspect", "square") == "square"
     return DatasetRules(
         trigger=config.project.trigger,
         resolutions=config.dataset.resolutions,
         captions=config.dataset.captions,
         repeats=config.dataset.repeats,
         batch_size=_count(options.get("train_batch_size")) * _count(options.get("gradient_accumulation_steps")),
+        subject=config.project.subject,
+        centre_crop=bool(cuts) and options.get("crop_style", "center") in ("center", "centre"),
     )
 
 

@@ -1,20 +1,36 @@
 """The `.txt` beside each picture, read the way that the trainer reads it."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fluxkit.dataset.checks.measure import open_regular
+from fluxkit.dataset.checks.tokens import Tokenizers, length_findings
+from fluxkit.dataset.checks.wording import Wordings, trait_findings
 from fluxkit.dataset.model import DatasetRules, Finding
+from fluxkit.dataset.subjects import is_person
+
+# No caption is this long; a log or a database that happens to be named .txt may be.
+_LARGEST = 1 << 20
 
 
-def caption_findings(images: Iterable[Path], captions: Iterable[Path], rules: DatasetRules) -> Iterator[Finding]:
-    """Missing, unreadable, empty, orphaned and ambiguous captions, and those without the trigger in front.
+def caption_findings(
+    folder: Path,
+    images: Iterable[Path],
+    captions: Iterable[Path],
+    rules: DatasetRules,
+    *,
+    tokenizers: Tokenizers | None = None,
+) -> Iterator[Finding]:
+    """Missing, unreadable, empty, orphaned and ambiguous captions, and what is wrong with their words.
 
     Args:
+        folder: the dataset's, named where a finding is about all captions.
         images: every picture file, readable or not: a broken picture's caption is no orphan.
         captions: every `.txt` file.
         rules: the project's.
+        tokenizers: count the tokens; without them lengths are estimated.
     """
     owners: dict[Path, list[Path]] = defaultdict(list)
     for image in images:
@@ -26,12 +42,28 @@ def caption_findings(images: Iterable[Path], captions: Iterable[Path], rules: Da
     for caption, pictures in owners.items():
         if caption not in present:
             yield _missing(pictures[0], caption, present, rules.trigger)
+    wordings = Wordings(rules.trigger)
+    begins: Counter[bool] = Counter()
     for caption in sorted(present):
         if caption in owners:
-            yield from _text_findings(caption, rules.trigger)
+            lines: list[str] = []
+            yield from _text_findings(caption, lines)
+            for line in lines:
+                wordings.add(line)
+                yield from length_findings(caption, line, tokenizers or Tokenizers())
+            if lines:
+                begins[any(_has_trigger(line, rules.trigger) for line in lines)] += 1
+                yield from _trigger_findings(caption, lines, rules.trigger)
+                if is_person(rules.subject):
+                    yield from trait_findings(caption, "\n".join(lines))
         elif caption.with_suffix(".txt") not in owners:
             fix = "Delete it, or give it the name of its photo."
             yield Finding("caption.orphan", "warning", caption, "No photo has this caption's name.", fix)
+    yield from wordings.findings(folder)
+    if begins[True] and begins[False]:
+        message = f"{begins[False]} of {begins.total()} captions lack the trigger: half-taught, it stands for nothing."
+        fix = f'Begin all of them with "{rules.trigger}".'
+        yield Finding("caption.trigger-some", "warning", folder, message, fix)
 
 
 def _same_stem(groups: Iterable[list[Path]]) -> Iterator[Finding]:
@@ -51,15 +83,22 @@ def _missing(picture: Path, caption: Path, present: set[Path], trigger: str) -> 
     return Finding("caption.missing", "error", picture, "The photo has no caption.", fix)
 
 
-def _text_findings(path: Path, trigger: str) -> Iterator[Finding]:
+def _text_findings(path: Path, good: list[str]) -> Iterator[Finding]:
+    """What is wrong with a caption's file; its captions are added to `good`."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        with open_regular(path) as handle:
+            content = handle.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            message = "The file is larger than 1 MB: that is no caption."
+            yield Finding("caption.unreadable", "error", path, message, "Replace it by a sentence or two.")
+            return
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"The caption is not UTF-8 text (byte {error.start})."
         yield Finding("caption.not-utf8", "error", path, message, "Save it again with the encoding UTF-8.")
         return
-    except OSError as error:
-        message = f"The caption can't be read: {error.strerror}."
+    except (OSError, ValueError) as error:
+        message = f"The caption can't be read: {getattr(error, 'strerror', None) or error}."
         yield Finding("caption.unreadable", "error", path, message, "Check the file's permissions.")
         return
     if text.startswith("\ufeff"):
@@ -69,7 +108,7 @@ def _text_findings(path: Path, trigger: str) -> Iterator[Finding]:
     # The trainer splits at line feeds and drops empty lines; each of the rest is a caption of its own.
     lines = [line for line in text.split("\n") if line]
     if not any(line.strip() for line in lines):
-        fix = f'Describe the photo: "{trigger} …".'
+        fix = "Describe the photo, behind the trigger."
         yield Finding("caption.empty", "error", path, "The caption is empty.", fix)
         return
     if not all(line.strip() for line in lines):
@@ -79,10 +118,18 @@ def _text_findings(path: Path, trigger: str) -> Iterator[Finding]:
     if len(lines) > 1:
         message = f"{len(lines)} lines are {len(lines)} different captions to the trainer, one chosen each time."
         yield Finding("caption.several-lines", "warning", path, message, "Put it on one line, if it is one caption.")
-    if any(not _begins_with(line, trigger) for line in lines):
-        message = f'The caption doesn\'t begin with the trigger "{trigger}".'
+    good += lines
+
+
+def _trigger_findings(path: Path, lines: list[str], trigger: str) -> Iterator[Finding]:
+    if not all(_has_trigger(line, trigger) for line in lines):
+        said = any(re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", line, re.IGNORECASE) for line in lines)
+        message = f'The caption doesn\'t hold the trigger "{trigger}"{" in exactly these letters" if said else ""}.'
         yield Finding("caption.no-trigger", "error", path, message, f'Put "{trigger} " in front of it.')
+    elif not all(re.match(rf"\s*{re.escape(trigger)}(?!\w)", line) for line in lines):
+        message = f'The trigger "{trigger}" is not the first word: it is learnt best there.'
+        yield Finding("caption.trigger-late", "warning", path, message, f'Let it begin with "{trigger} ".')
 
 
-def _begins_with(line: str, trigger: str) -> bool:
-    return re.match(rf"\s*{re.escape(trigger)}(?!\w)", line) is not None
+def _has_trigger(line: str, trigger: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", line) is not None

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fluxkit.dataset.faces import Face
+
 Severity = Literal["error", "warning", "info"]
 
 
@@ -12,11 +14,12 @@ class Finding:
     """One thing about the dataset that its owner should know.
 
     Args:
-        code: stable name for programs, e.g. `image.too-small`.
+        code: stable name for programs, e.g. `image.too-small`; docs/checks.md has a section on each.
         severity: an `error` keeps training from starting.
         path: the file or folder it is about.
         message: what is wrong, in a sentence.
         fix: what to do about it.
+        related: other files that it is about, e.g. the duplicates of `path`.
     """
 
     code: str
@@ -24,9 +27,10 @@ class Finding:
     path: Path
     message: str
     fix: str = ""
+    related: tuple[Path, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """A picture that decodes completely.
 
@@ -36,6 +40,12 @@ class ImageFacts:
         height: in pixels, likewise.
         format: Pillow's name of what the bytes are, e.g. `JPEG`.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
+        digest: hexadecimal SHA-256 of the file.
+        mode: Pillow's mode, e.g. `RGB`, `CMYK`, `I;16`.
+        jpeg_quality: libjpeg's 1 to 100; None for other formats.
+        sharpness: 0 (blurred) to 1, of the sharpest parts.
+        phash: 64 bits of perceptual hash, in hexadecimal.
+        faces: in pixels of the upright picture, the largest first; None when no detector looked.
     """
 
     path: Path
@@ -43,6 +53,12 @@ class ImageFacts:
     height: int
     format: str
     orientation: int = 1
+    digest: str = ""
+    mode: str = "RGB"
+    jpeg_quality: int | None = None
+    sharpness: float | None = None
+    phash: str = ""
+    faces: tuple[Face, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,8 @@ class DatasetRules:
         captions: `textfile` or `trigger`.
         repeats: how often an epoch shows each picture again.
         batch_size: images an optimizer step: batch × accumulation × GPUs.
+        subject: the everyday word for what is shown; faces and traits are looked for where it is a person.
+        centre_crop: training cuts the square in the middle out of each picture.
     """
 
     trigger: str
@@ -62,6 +80,8 @@ class DatasetRules:
     captions: Literal["textfile", "trigger"] = "textfile"
     repeats: int = 1000
     batch_size: int = 1
+    subject: str = "person"
+    centre_crop: bool = True
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,15 @@ class DatasetSection(_Section):
         resolutions: edges in pixels of the square crops to train at, each once.
         repeats: how often an epoch shows each photo again, beyond the first time.
         captions: `textfile` (a `.txt` beside each photo) or `trigger` (the trigger alone).
+        face_model: a YuNet ONNX file to find faces with, relative to the project's folder or absolute; None takes the
+            cascades that come with OpenCV.
     """
 
     path: Text = "dataset"
     resolutions: tuple[Edge, ...] = Field(default=(1024, 512), min_length=1, strict=False)
     repeats: int = Field(default=1000, ge=0)
     captions: Literal["textfile", "trigger"] = "textfile"
+    face_model: Text | None = None
 
     @field_validator("resolutions")
     @classmethod

@@ -45,6 +45,17 @@ class Project:
         return self.root / Path(self.config.dataset.path).expanduser()
 
     @property
+    def prepared_dir(self) -> Path:
+        """Where `fluxkit prepare` puts the clean copy, its manifest and what it moved aside."""
+        return self.root / "prepared"
+
+    @property
+    def training_dir(self) -> Path:
+        """The pictures that are trained on: the clean copy where `fluxkit prepare` made one, else the originals."""
+        made = any((self.prepared_dir / name).exists() for name in ("manifest.json", "journal.jsonl"))
+        return self.prepared_dir / "photos" if made else self.dataset_dir
+
+    @property
     def cache_dir(self) -> Path:
         """The trainer's VAE and text caches."""
         return self.root / "cache"

@@ -9,7 +9,7 @@ from fluxkit.project.config import ProjectConfig
 # Settings that most projects never change are left out as long as they have their default.
 _QUIET = {
     "model.revision", "model.adapter", "train.validation_prompt", "simpletuner.platform", "simpletuner.mirror",
-    "simpletuner.path", "sample.base_seed", "sample.strength", "sample.batch_size",
+    "simpletuner.path", "sample.base_seed", "sample.strength", "sample.batch_size", "dataset.face_model",
 }  # fmt: skip
 _HEADINGS = {
     "train.options": "any SimpleTuner option by its name; checked before the training starts",

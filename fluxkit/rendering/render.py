@@ -158,7 +158,8 @@ def _backends(request: RenderRequest, profile: Profile, settings: dict[str, Sett
         # Latents belong to their VAE: a rehearsal's must never be taken for the real model's.
         # The id becomes part of file names, beside the photos too.
         subject = re.sub(r"\W+", "-", request.trigger)
-        name = f"{subject}-{resolution}-{_short_hash([values, base_hash])}"
+        parts = [values, base_hash, *([request.dataset_digest] if request.dataset_digest else [])]
+        name = f"{subject}-{resolution}-{_short_hash(parts)}"
         backends.append({"id": name, "cache_dir_vae": str(request.cache_dir / "vae" / name), "settings": values})
         used.append(layers.used)
     settings |= {f"dataset.{key}": _together([each[key] for each in used]) for key in used[0]}

@@ -86,6 +86,7 @@ class RenderRequest:
         rehearsal: what is replaced, or None for the real thing.
         has_cuda: whether the trainer will see a CUDA GPU.
         revision: of the Hub id.
+        dataset_digest: a hash of the photos' contents where it is known: a changed photo must not meet its old latents.
         defects: what the pinned release is known to fail on.
     """
 
@@ -115,6 +116,7 @@ class RenderRequest:
     rehearsal: Rehearsal | None
     has_cuda: bool
     revision: str | None = None
+    dataset_digest: str = ""
     defects: tuple[KnownDefect, ...] = ()
 
 

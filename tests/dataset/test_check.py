@@ -24,6 +24,12 @@ def codes(report: DatasetReport) -> set[str]:
     return {finding.code for finding in report.findings}
 
 
+def noticed(report: DatasetReport) -> tuple[Finding, ...]:
+    """What isn't about the drawn pictures repeating themselves, or about what this test leaves out."""
+    expected = {"image.near-duplicate", "face.not-run", "caption.tokens-not-run"}
+    return tuple(finding for finding in report.findings if finding.code not in expected)
+
+
 def the(report: DatasetReport, code: str) -> Finding:
     found = [finding for finding in report.findings if finding.code == code]
     assert len(found) == 1, report.findings
@@ -32,7 +38,7 @@ def the(report: DatasetReport, code: str) -> Finding:
 
 def test_a_good_dataset_has_no_findings(photos: Path) -> None:
     report = check_dataset(photos, RULES)
-    assert report.findings == ()
+    assert noticed(report) == ()
     assert report.ok
     assert len(report.images) == 20
 
@@ -52,7 +58,7 @@ def test_no_folder_of_photos(tmp_path: Path, kind: str, code: str) -> None:
 @pytest.mark.parametrize(("count", "severity"), [(4, "error"), (5, "warning"), (19, "warning"), (20, None)])
 def test_five_are_the_least_and_twenty_recommended(tmp_path: Path, count: int, severity: str | None) -> None:
     make_demo_dataset(tmp_path, "behitek", "man", count=count, size=64)
-    found = [finding.severity for finding in check_dataset(tmp_path, RULES).findings]
+    found = [finding.severity for finding in noticed(check_dataset(tmp_path, RULES))]
     assert found == ([severity] if severity else [])
 
 
@@ -61,7 +67,7 @@ def test_broken_pictures(photos: Path) -> None:
     whole = (photos / "demo-02.png").read_bytes()
     (photos / "demo-02.png").write_bytes(whole[: len(whole) // 2])
     (photos / "demo-03.png").write_bytes(b"<html>not found</html>")
-    Image.open(photos / "demo-04.png").save(photos / "jpeg.jpg")
+    Image.open(photos / "demo-04.png").save(photos / "jpeg.jpg", quality=95)
     (photos / "demo-04.png").write_bytes((photos / "jpeg.jpg").read_bytes())
     (photos / "jpeg.jpg").unlink()
     report = check_dataset(photos, RULES)
@@ -69,7 +75,7 @@ def test_broken_pictures(photos: Path) -> None:
     assert {f.path.name for f in report.findings if f.code == "image.unreadable"} == {"demo-02.png", "demo-03.png"}
     assert the(report, "image.mislabelled").fix == 'Rename it to "demo-04.jpg".'
     assert "caption.orphan" not in codes(report), "a broken photo still owns its caption"
-    assert all(finding.severity == "error" for finding in report.findings if finding.code.startswith("image."))
+    assert all(f.severity == "error" for f in noticed(report) if f.code.startswith("image."))
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
@@ -133,14 +139,14 @@ def test_other_media_are_errors_some_releases_take_them_and_some_do_not(photos: 
 @pytest.mark.parametrize("name", ["notes.md", ".DS_Store", "aspect_ratio_bucket_indices_x.json"])
 def test_what_is_no_media_is_no_matter(photos: Path, name: str) -> None:
     (photos / name).write_bytes(b"x")
-    assert check_dataset(photos, RULES).findings == ()
+    assert noticed(check_dataset(photos, RULES)) == ()
 
 
 def test_folders_that_the_trainer_passes_over_hold_no_photos(photos: Path) -> None:
     (photos / ".ipynb_checkpoints").mkdir()
     shutil.copy(photos / "demo-01.png", photos / ".ipynb_checkpoints")
     report = check_dataset(photos, RULES)
-    assert report.findings == ()
+    assert noticed(report) == ()
     assert len(report.images) == 20
 
 
@@ -202,7 +208,7 @@ def test_same_stem_twice(photos: Path) -> None:
 def test_without_captions(photos: Path) -> None:
     for caption in photos.glob("*.txt"):
         caption.unlink()
-    assert check_dataset(photos, replace(RULES, captions="trigger")).findings == ()
+    assert noticed(check_dataset(photos, replace(RULES, captions="trigger"))) == ()
     assert len(check_dataset(photos, RULES).of("error")) == 20
 
 
@@ -212,14 +218,14 @@ def test_link_loops_and_unicode_names(photos: Path) -> None:
     (photos / "loop").symlink_to(photos)
     report = check_dataset(photos, RULES)
     assert len(report.images) == 21
-    assert codes(report) == {"dataset.linked-folder"}
+    assert {finding.code for finding in noticed(report)} == {"dataset.linked-folder", "image.duplicate"}
 
 
 def test_subfolders_count(photos: Path) -> None:
     (photos / "beach").mkdir()
     for name in ("demo-01.png", "demo-01.txt"):
         (photos / name).rename(photos / "beach" / name)
-    assert check_dataset(photos, RULES).findings == ()
+    assert noticed(check_dataset(photos, RULES)) == ()
 
 
 def test_all_findings_at_once_in_both_reports(photos: Path) -> None:

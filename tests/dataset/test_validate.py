@@ -6,8 +6,10 @@ import pytest
 from fluxkit.commands.validate import dataset_rules, validate
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
+from fluxkit.dataset.model import DatasetRules
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
+from tests.dataset.yunet import write_red_detector
 
 CONFIG = '[project]\nname = "p"\ntrigger = "behitek"\n[dataset]\nresolutions = [64]\n'
 
@@ -21,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_green(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validate(root, out=Output()).ok
-    assert "6 readable photos, 0 errors, 1 warning" in capsys.readouterr().out
+    assert "6 readable photos, 0 errors" in capsys.readouterr().out
 
 
 def test_here_is_the_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +48,8 @@ def test_json_is_one_document_even_with_errors(root: Path, capsys: pytest.Captur
         validate(root, out=Output(as_json=True))
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
-    assert {"caption.missing", "dataset.few"} == {found["code"] for found in document["findings"]}
-    assert document["findings"][0].keys() == {"code", "severity", "path", "message", "fix"}
+    assert {"caption.missing", "dataset.few"} <= {found["code"] for found in document["findings"]}
+    assert document["findings"][0].keys() == {"code", "severity", "path", "message", "fix", "related"}
 
 
 def test_a_missing_dataset_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +57,37 @@ def test_a_missing_dataset_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(UserError, match="1 error"):
         validate(tmp_path, out=Output())
     assert "doesn't exist" in capsys.readouterr().out
+
+
+def test_a_face_model_that_is_missing_is_one_message(root: Path) -> None:
+    (root / "fluxkit.toml").write_text(CONFIG + 'face_model = "models/yunet.onnx"\n')
+    with pytest.raises(UserError, match=r"models/yunet\.onnx") as raised:
+        validate(root, out=Output())
+    assert "face_model" in raised.value.fix
+
+
+def test_a_face_model_is_found_from_the_projects_folder(root: Path) -> None:
+    (root / "models").mkdir()
+    write_red_detector(root / "models" / "yunet.onnx")
+    (root / "fluxkit.toml").write_text(CONFIG + 'face_model = "models/yunet.onnx"\n')
+    assert all(facts.faces is not None for facts in validate(root, out=Output()).images)
+
+
+def test_the_cache_is_in_the_projects_folder(root: Path) -> None:
+    validate(root, out=Output())
+    assert [path.name for path in (root / "cache").iterdir()] == ["validate.sqlite"]
+
+
+def test_the_crop_and_the_subject_come_from_the_settings() -> None:
+    def rules(**options: object) -> DatasetRules:
+        project = {"name": "p", "trigger": "t", "subject": "dog"}
+        return dataset_rules(ProjectConfig.model_validate({"project": project, "train": {"options": options}}))
+
+    assert rules().centre_crop
+    assert rules().subject == "dog"
+    assert not rules(crop=False).centre_crop
+    assert not rules(crop_aspect="preserve").centre_crop
+    assert not rules(crop_style="face").centre_crop
 
 
 def test_batch_and_accumulation_come_from_the_options() -> None:
