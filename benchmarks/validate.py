@@ -127,7 +127,8 @@ def memory(root: Path, count: int) -> None:
         assert os.waitpid(child, 0)[1] == 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    report: DatasetReport = check_dataset(folder, RULES, faces=find_face_detector())
+    rules = DatasetRules(trigger="behitek", resolutions=(128,))
+    report: DatasetReport = check_dataset(folder, rules, faces=find_face_detector())
     took = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(

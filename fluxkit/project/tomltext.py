@@ -8,6 +8,7 @@ from fluxkit.project.config import ProjectConfig
 
 # Settings that most projects never change are left out as long as they have their default.
 _QUIET = {
+    "dataset.face_model",
     "model.revision", "model.adapter", "train.validation_prompt", "simpletuner.platform", "simpletuner.mirror",
     "simpletuner.path", "sample.base_seed", "sample.strength", "sample.batch_size", "dataset.face_model",
 }  # fmt: skip
@@ -24,6 +25,7 @@ _COMMENTS = {
     "dataset.path": "the folder with the photos: 20 are good, 5 the least",
     "dataset.resolutions": "the square sizes to learn at; no photo may be smaller than the largest",
     "dataset.repeats": "how often each photo is shown again; no need to change it",
+    "dataset.face_model": "a YuNet file to find faces with, instead of OpenCV's cascades",
     "dataset.captions": '"textfile": photo.txt says what photo.jpg shows; "trigger": there are no such texts',
     "model.base": "the model that learns: its name on Hugging Face, or a folder",
     "train.profile": 'the memory of your graphics card: "12gb" or "24gb"',
