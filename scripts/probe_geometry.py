@@ -113,9 +113,8 @@ def probe(helpers: Path, prefix: str) -> list[list[Any]]:
     for resolution, rehearsal in [*((each, False) for each in RESOLUTIONS), (REHEARSAL, True)]:
         _State.config = _backend(resolution, rehearsal=rehearsal)
         _State.by_aspect = {}
-        for size in SIZES:
-            if min(size) >= resolution:
-                rows.append([*size, resolution, rehearsal, _prepared(sample_class, size)])
+        large = [size for size in SIZES if min(size) >= resolution]
+        rows += [[*size, resolution, rehearsal, _prepared(sample_class, size)] for size in large]
     return rows
 
 
@@ -149,8 +148,16 @@ def main() -> None:
         for release in RELEASES:
             prefix = "" if int(release.split(".")[0]) < 2 or release in ("2.1.2", "2.1.3") else "simpletuner."
             inside = "simpletuner/helpers" if prefix else "helpers"
-            command = ["git", "-C", clone, "archive", f"v{release}", f"{inside}/multiaspect", f"{inside}/image_manipulation"]
-            archive = subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S607
+            command = [
+                "git",
+                "-C",
+                clone,
+                "archive",
+                f"v{release}",
+                f"{inside}/multiaspect",
+                f"{inside}/image_manipulation",
+            ]
+            archive = subprocess.run(command, check=True, capture_output=True).stdout
             folder = Path(scratch, release)
             tarfile.open(fileobj=io.BytesIO(archive)).extractall(folder, filter="data")  # noqa: SIM115
             with contextlib.redirect_stdout(sys.stderr):

@@ -55,6 +55,9 @@ class DatasetRules:
         captions: `textfile` or `trigger`.
         repeats: how often an epoch shows each picture again.
         batch_size: images an optimizer step: batch × accumulation × GPUs.
+        accumulation: batches an optimizer step adds up; a part of `batch_size`.
+        release: the pinned SimpleTuner release; empty where none is known, then the newest release's rules hold.
+        steps: optimizer steps of the run.
     """
 
     trigger: str
@@ -62,6 +65,9 @@ class DatasetRules:
     captions: Literal["textfile", "trigger"] = "textfile"
     repeats: int = 1000
     batch_size: int = 1
+    accumulation: int = 1
+    release: str = ""
+    steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fluxkit.dataset.eras import era_of
-from fluxkit.dataset.geometry import BUCKET, is_large_enough, prepare, trained_edge
+from fluxkit.dataset.geometry import BUCKET, prepare
 
 PROBED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "trainer_geometry.json").read_text())
 ANSWERS = [(release, group["pictures"]) for group in PROBED for release in group["releases"]]
