@@ -37,7 +37,7 @@ def validate(project_dir: Path | None, *, html: Path | None = None, out: Output)
     if html is not None:
         from fluxkit.dataset.page import write_page
 
-        size = write_page(html, report, preview)
+        size = write_page(html, report, preview, title=project.config.project.name)
         out.say(f"Page: {html} ({size / 1e6:.1f} MB, thumbnails included)")
     errors = len(report.of("error"))
     if errors:

@@ -20,8 +20,14 @@ _ORDER = ("error", "warning", "info", "clean")
 _SAME_BOX = 0.01  # of the photo's edge: boxes nearer than that are drawn as one
 
 
-def write_page(path: Path, report: DatasetReport, preview: TrainingPreview) -> int:
+def write_page(path: Path, report: DatasetReport, preview: TrainingPreview, *, title: str = "") -> int:
     """Write the page, whole or not at all.
+
+    Args:
+        path: the file.
+        report: what was found.
+        preview: what training will see.
+        title: the page's heading; the folder's name by default.
 
     Returns:
         Its size in bytes.
@@ -41,7 +47,10 @@ def write_page(path: Path, report: DatasetReport, preview: TrainingPreview) -> i
     script = resource("templates", "validate.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = environment.get_template("validate.html.j2").render(
-        _context(report, preview), script=script, script_digest=digest
+        _context(report, preview),
+        title=title or report.folder.name,
+        script=script,
+        script_digest=digest,
     )
     # Captions and file names may hold what no UTF-8 file takes.
     data = page.encode("utf-8", "replace").decode("utf-8")
@@ -57,7 +66,6 @@ def _context(report: DatasetReport, preview: TrainingPreview) -> dict[str, Any]:
     counts = Counter(severity for card in cards for severity in card["severities"])
     codes = Counter(code for card in cards for code in {found["code"] for found in card["findings"]})
     return {
-        "name": report.folder.name or str(report.folder),
         "folder": shown_path(report.folder, report.folder),
         "ok": report.ok,
         "photos": len(report.images),

@@ -78,6 +78,7 @@ class TrainingPreview:
         rules: what the project asks for.
         pictures: every readable photo, in the report's order.
         buckets: one a resolution.
+        batches: of an epoch, `batch_size / accumulation` photos each.
         steps_per_epoch: optimizer steps until every photo was shown `repeats + 1` times at each resolution.
         captions: different captions.
         vae_bytes: the cache of encoded photos on disk, at most; it may be compressed.
@@ -88,6 +89,7 @@ class TrainingPreview:
     rules: DatasetRules
     pictures: tuple[Picture, ...]
     buckets: tuple[Bucket, ...]
+    batches: int
     steps_per_epoch: int
     captions: int
     vae_bytes: int
@@ -123,6 +125,7 @@ def preview_training(images: Iterable[ImageFacts], rules: DatasetRules, pace: Pa
         rules=rules,
         pictures=tuple(_picture(facts, rules, era) for facts in images),
         buckets=buckets,
+        batches=batches,
         steps_per_epoch=math.ceil(batches / max(1, rules.accumulation)),
         captions=captions,
         vae_bytes=sum(bucket.images * latent_bytes(bucket.edge) for bucket in buckets),
