@@ -231,7 +231,8 @@ class _Printer:
 
     def pace(self, run: runs.Run) -> float | None:
         """Seconds per step, as measured now, or before the run was continued."""
-        return self._clock.seconds_per_step() or run.record.seconds_per_step
+        pace = self._clock.seconds_per_step()
+        return run.record.seconds_per_step if pace is None else pace
 
     def end(self) -> None:
         if self._open:

@@ -95,7 +95,7 @@ def _training(preview: TrainingPreview) -> dict[str, Any] | None:
         ("Epochs", epochs),
         ("Photo cache", f"≤ {byte_size(preview.vae_bytes)}"),
         ("Caption cache", f"≤ {byte_size(preview.text_bytes)}"),
-        ("Time", "not measured yet" if preview.seconds is None else f"≈ {duration(preview.seconds)}"),
+        ("Time", "not known" if preview.seconds is None else f"≈ {duration(preview.seconds)}"),
     ]
     return {"facts": facts, "lines": preview_lines(preview), "release": preview.rules.release}
 

@@ -96,7 +96,7 @@ def test_crops_are_drawn_in_percent_of_the_photo(photos: Path, tmp_path: Path) -
     cards = page_of(photos, tmp_path / "page.html").split("<article")
     wide, small = (next(card for card in cards if f">{name}<" in card) for name in ("demo-01.png", "demo-02.png"))
     assert 'data-resolutions="64 32" style="left: 25.000%; top: 0.000%; width: 50.000%; height: 100.000%"' in wide
-    assert "64×64 px → 64×64" in wide
+    assert "64×64 → 64×64" in wide
     assert re.search(r"<b>64</b>: left out", small)
 
 

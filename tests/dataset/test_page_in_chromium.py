@@ -72,7 +72,8 @@ def tab(browser: Any, report: DatasetReport, tmp_path: Path) -> Iterator[Any]:
 
 
 def shown(tab: Any) -> list[str]:
-    return [card.locator("h3").inner_text() for card in tab.locator(".card:visible").all()]
+    # What lies below the fold is not laid out yet, so it has no inner text.
+    return [card.locator("h3").text_content() for card in tab.locator(".card:visible").all()]
 
 
 def test_every_photo_is_shown_and_counted(tab: Any, report: DatasetReport) -> None:

@@ -66,7 +66,7 @@ def test_the_preview_is_printed_and_in_the_json(root: Path, capsys: pytest.Captu
 def test_the_time_comes_from_the_project_s_own_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same = {"profile": "24gb", "resolutions": (64,), "batch_size": 1, "base": "x", "revision": None}
     run = new_run(root / "runs", same | {"rehearsal": False, "release": "4.8.0", "steps": 5, "adapter": "lycoris"})
-    run.update(status="finished", seconds_per_step=0.5)
+    run = run.update(status="finished", seconds_per_step=0.5)
     validate(root, out=Output())
     assert f"about 1 h 23 min at 0.50 s a step (measured in run {run.record.id})" in capsys.readouterr().out
     run.update(batch_size=4)
