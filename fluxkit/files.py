@@ -42,10 +42,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, contents: bytes) -> None:
+    """Write `contents`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(contents)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically, with the line ends as they are."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, data: object) -> None:

@@ -1,58 +1,72 @@
-"""Regenerate the locks under third_party/simpletuner/locks, from the facts in releases.toml.
+"""Regenerate the locks under third_party/simpletuner/locks, from the facts in releases.toml. Needs the package index.
 
-python scripts/lock.py [RELEASE]...      all releases that have locks, by default
+python scripts/lock.py [RELEASE]...            all releases that have locks, by default
+python scripts/lock.py --check [RELEASE]...    resolve again and compare; 1 when one differs
 """
 
-import subprocess
+import argparse
+import difflib
 import sys
-import tempfile
-from pathlib import Path
-
-import uv
+from itertools import groupby
 
 from fluxkit.files import write_text
 from fluxkit.resources import resource
 from fluxkit.trainer.releases import Release, find_release, releases
-
-HEADER = """\
-# SimpleTuner {version}, extra [{extra}]: every dependency with its hashes, as of {as_of}. Made by scripts/lock.py.
-# Constrained to {constraints}: {reason}
-"""
+from fluxkit.trainer.resolve import resolve_requirements
 
 
-def resolve(release: Release, extra: str) -> str:
+def lock_text(release: Release, platform: str) -> str:
     """The lock's text: universal, so that one file serves every Linux and Python that the release supports.
 
     Raises:
-        subprocess.CalledProcessError: uv found no resolution; it says why on stderr.
+        InstallError: uv found no resolution.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        requirements, constraints = Path(folder, "in.txt"), Path(folder, "constraints.txt")
-        requirements.write_text(f"simpletuner[{extra}]=={release.version}\n", encoding="utf-8")
-        constraints.write_text("\n".join(release.constraints) + "\n", encoding="utf-8")
-        command = [uv.find_uv_bin(), "pip", "compile", str(requirements), "-c", str(constraints)]
-        command += ["--universal", "--python-version", "3.12", "--generate-hashes", "--exclude-newer", release.as_of]
-        command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--quiet"]
-        body = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    header = HEADER.format(
-        version=release.version,
-        extra=extra,
+    body = resolve_requirements(
+        release.requirement(platform),
+        python=release.python,
         as_of=release.as_of,
-        constraints=", ".join(release.constraints),
-        reason=release.constraints_reason,
+        constraints=release.constraints,
+        overrides=release.overrides,
     )
-    return header + body
+    return _header(release, platform) + body
 
 
-def main() -> None:
-    """Write the locks of the releases named on the command line."""
-    chosen = [find_release(version) for version in sys.argv[1:]] or list(releases())
-    for release in chosen:
+def _header(release: Release, platform: str) -> str:
+    extra = release.extras[platform]
+    with_extra = f", extra [{extra}]" if extra else ""
+    lines = [
+        f"# SimpleTuner {release.version}{with_extra}: every dependency with its hashes, as of {release.as_of}. "
+        "Made by scripts/lock.py."
+    ]
+    for verb, pins in (("Constrained", release.constraints), ("Overridden", release.overrides)):
+        for reason, group in groupby(pins, key=release.reasons.__getitem__):
+            lines.append(f"# {verb} to {', '.join(group)}: {reason}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write or check the locks of the releases named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release", nargs="*")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    stale = False
+    for release in [find_release(version) for version in arguments.release] or releases():
         for platform, name in release.locks.items():
             path = resource("third_party", "simpletuner", "locks", name)
-            write_text(path, resolve(release, release.extras[platform]))
-            sys.stdout.write(f"{path}\n")
+            text = lock_text(release, platform)
+            if not arguments.check:
+                write_text(path, text)
+                sys.stdout.write(f"{name}: written\n")
+                continue
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
+            diff = list(
+                difflib.unified_diff(before.splitlines(), text.splitlines(), name, "resolved", lineterm="", n=0)
+            )
+            sys.stdout.write("\n".join([f"{name}: {'differs' if diff else 'as resolved'}", *diff[:40]]) + "\n")
+            stale = stale or bool(diff)
+    return int(stale)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """Regenerate an option schema: what one SimpleTuner release accepts, as data.
 
-In the environment of a packaged release:      <env>/bin/python scripts/probe_schema.py 4.8.0
-For a checkout of an old one, without its 6 GB: python scripts/probe_schema.py 1.2.5 --checkout <folder>
+In the environment of a packaged release: <env>/bin/python scripts/probe_schema.py 4.8.0
+A checkout of an old one, without its 6 GB: python scripts/probe_schema.py 1.2.5 --checkout <folder>
+With the libraries of an environment: <env>/bin/python scripts/probe_schema.py 2.1.3 --checkout <folder> --real
+With --check, nothing is written: 1 when the schema that is there differs.
 
-The second way replaces the heavy libraries with stubs and asks twice, with and without a visible GPU: choices that
-exist only with one are listed in `cuda_choices` too.
+The second way replaces the heavy libraries by stubs. All ask twice, with and without a GPU (pretended, bitsandbytes
+too): choices that exist only with one are listed in `cuda_choices` as well.
 """
 
 import argparse
@@ -12,7 +14,10 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -59,11 +64,13 @@ class _Stub(ModuleType):
 
 
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def __init__(self, *, cuda: bool) -> None:
+    def __init__(self, stubbed: tuple[str, ...], parts: tuple[str, ...] = (), *, cuda: bool) -> None:
+        self._stubbed = stubbed
+        self._parts = parts
         self._cuda = cuda
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:  # noqa: ARG002
-        if fullname.split(".")[0] in STUBBED or fullname.startswith(STUBBED_PARTS):
+        if fullname.split(".")[0] in self._stubbed or fullname.startswith(self._parts):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
@@ -83,47 +90,88 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _ask_checkout(checkout: Path, *, cuda: bool) -> dict[str, dict[str, object]]:
-    for name in [name for name in sys.modules if name.split(".")[0] in STUBBED | {"helpers"}]:
-        del sys.modules[name]
-    finder = _Stubs(cuda=cuda)
-    sys.meta_path.insert(0, finder)
-    sys.path.insert(0, str(checkout))
-    try:
-        probe = _probe()
-        return probe.describe(probe.find_parser())
-    finally:
-        sys.meta_path.remove(finder)
-        sys.path.remove(str(checkout))
+def _pretend_gpu() -> None:
+    """Make the real torch say that there is a Hopper GPU, and bitsandbytes importable, which only comes with one."""
+    import torch
+
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 1
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.get_device_name = lambda *_: "pretended"
+    torch.cuda.get_device_capability = lambda *_: (9, 0)
+    torch.cuda.get_device_properties = lambda *_: MagicMock(major=9, minor=0)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        sys.meta_path.insert(0, _Stubs(("bitsandbytes",), cuda=True))
 
 
-def options_of(checkout: Path | None) -> dict[str, dict[str, object]]:
-    """The options of the release in this environment, or of a checkout."""
-    if checkout is None:
-        probe = _probe()
-        return probe.describe(probe.find_parser())
-    options = _ask_checkout(checkout, cuda=True)
-    without = _ask_checkout(checkout, cuda=False)
-    for name, option in options.items():
-        only = [choice for choice in option.get("choices", []) if choice not in without[name].get("choices", [])]
-        if only:
-            option["cuda_choices"] = only
+def answer(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """The options that the parser in this process has."""
+    probe = _probe()
+    if arguments.checkout:
+        sys.path.insert(0, str(arguments.checkout))
+    if arguments.checkout and not arguments.real:
+        sys.meta_path.insert(0, _Stubs(STUBBED, STUBBED_PARTS, cuda=arguments.answer == "cuda"))
+    elif arguments.answer == "cuda":
+        _pretend_gpu()
+    if arguments.checkout and (arguments.checkout / "helpers").is_dir():
+        probe.PARSERS = probe.PARSERS[-1:]  # the environment's own SimpleTuner is not meant
+    options: dict[str, dict[str, object]] = probe.describe(probe.find_parser())
     return options
 
 
-def main() -> None:
-    """Write the schema beside the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("release")
-    parser.add_argument("--checkout", type=Path)
-    arguments = parser.parse_args()
-    options = options_of(arguments.checkout.resolve() if arguments.checkout else None)
+def _ask(arguments: argparse.Namespace, how: str) -> dict[str, dict[str, object]]:
+    """`answer`, in a process of its own."""
+    mark = _probe().MARK
+    command = [sys.executable, __file__, "-", "--answer", how, *(["--real"] if arguments.real else [])]
+    command += ["--checkout", str(arguments.checkout)] if arguments.checkout else []
+    # A fixed hash seed: some choices come out of a set. In a folder of its own: the trainer writes debug.log there.
+    env = {**os.environ, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.PIPE, text=True)
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith(mark))
+    options: dict[str, dict[str, object]] = json.loads(line[len(mark) :])
+    return options
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """The options of the release in this environment, or of a checkout."""
+    options = _ask(arguments, "plain")
+    for name, with_cuda in _ask(arguments, "cuda").items():
+        option = options[name]
+        plain = option.get("choices", [])
+        only = [choice for choice in with_cuda.get("choices", []) if choice not in plain] if plain else []
+        if only:
+            option["choices"], option["cuda_choices"] = plain + only, only
+    return options
+
+
+def schema_text(release: str, options: dict[str, dict[str, object]]) -> str:
+    """The schema's file, an option a line."""
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(option)}" for name, option in options.items())
-    text = f'{{"release": {json.dumps(arguments.release)}, "options": {{\n{rows}\n}}}}\n'
-    SCHEMAS.mkdir(parents=True, exist_ok=True)
-    (SCHEMAS / f"{arguments.release}.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{arguments.release}: {len(options)} options\n")
+    return f'{{"release": {json.dumps(release)}, "options": {{\n{rows}\n}}}}\n'
+
+
+def main() -> int:
+    """Write the schema beside the others, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release")
+    parser.add_argument("--checkout", type=lambda path: Path(path).resolve())
+    parser.add_argument("--real", action="store_true", help="no stubs for a checkout")
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--answer", choices=("plain", "cuda"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.answer:
+        sys.stdout.write(f"\n{_probe().MARK}{json.dumps(answer(arguments))}\n")
+        return 0
+    path, text = SCHEMAS / f"{arguments.release}.json", schema_text(arguments.release, options_of(arguments))
+    if arguments.check:
+        same = path.is_file() and path.read_text(encoding="utf-8") == text
+        sys.stdout.write(f"{arguments.release}: {'as probed' if same else 'differs from what the release says'}\n")
+        return 0 if same else 1
+    path.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{arguments.release}: written\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,13 @@ from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
 from fluxkit.rendering.render import Rendered, render
-from fluxkit.rendering.settings import Rehearsal, RenderRequest
-from fluxkit.trainer.releases import Release, find_release
-from fluxkit.trainer.schema import OptionSchema, canonical_name, check_options, load_schema
+from fluxkit.rendering.settings import KnownDefect, Rehearsal, RenderRequest
+from fluxkit.trainer.environment import Environment, environment_for, is_ready
+from fluxkit.trainer.lock import choose_platform
+from fluxkit.trainer.options import translate
+from fluxkit.trainer.pin import Pin, locked
+from fluxkit.trainer.releases import Release
+from fluxkit.trainer.schema import OptionSchema, check_options, has_schema, load_schema, read_schema
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,47 @@ def has_cuda(project: Project) -> bool:
     """Whether the trainer will see a CUDA GPU."""
     platform = project.config.simpletuner.platform
     return bool(gpus()) if platform == "auto" else platform == "cuda"
+
+
+def pin_of(project: Project) -> Pin:
+    """What the project's `[simpletuner]` asks for on this machine."""
+    wanted = project.config.simpletuner
+    folder = project.root / Path(wanted.path).expanduser() if wanted.path else None
+    return Pin(
+        version=wanted.version,
+        platform=choose_platform(wanted.platform),
+        source=wanted.source,
+        mirror=wanted.mirror,
+        path=folder.resolve() if folder else None,
+    )
+
+
+def ready_environment(project: Project) -> Environment:
+    """The environment that the project's trainer is installed in.
+
+    Raises:
+        UserError: it is not installed yet.
+    """
+    pin = pin_of(project)
+    lock = locked(pin, project.lock_file)
+    environment = environment_for(lock) if lock else None
+    if environment is None or not is_ready(environment):
+        raise UserError(f"SimpleTuner {pin.release.version} is not installed yet.", fix="Run `fluxkit install`.")
+    return environment
+
+
+def schema_of(project: Project) -> OptionSchema:
+    """The options of the pinned release: shipped with fluxkit, else as the installed release answered.
+
+    A folder of the user's own (source `path`) may differ from the release it calls itself: it is always asked.
+
+    Raises:
+        UserError: none is shipped and the release is not installed yet.
+    """
+    pin = pin_of(project)
+    if pin.source != "path" and has_schema(pin.release.version):
+        return load_schema(pin.release.version)
+    return read_schema(ready_environment(project).options_file)
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +119,11 @@ def assemble(
         UserError: an option is unknown, mistyped or out of its choices; all problems in one message.
     """
     config = project.config
-    release = find_release(config.simpletuner.version)
-    schema = load_schema(release.version)
+    release = pin_of(project).release
+    schema = schema_of(project)
     if not project.prompts:
         raise UserError("There are no prompts.", fix="Write at least one into prompts.toml, under [prompts].")
+    user, cli = (translate(options, schema) for options in (config.train.options, parse_options(cli_options)))
     request = RenderRequest(
         release=release.version,
         trigger=config.project.trigger,
@@ -95,8 +141,8 @@ def assemble(
         learning_rate=config.train.learning_rate,
         validation_prompt=config.train.validation_prompt,
         prompts=project.prompts,
-        user_options=_present_names(config.train.options, schema),
-        cli_options=_present_names(parse_options(cli_options), schema),
+        user_options=user.options,
+        cli_options=cli.options,
         lycoris=config.lycoris,
         env=config.env,
         cache_dir=project.cache_dir,
@@ -105,10 +151,12 @@ def assemble(
         rehearsal=rehearsal,
         has_cuda=has_cuda(project),
         revision=config.model.revision,
+        defects=_defects(release),
     )
     rendered = render(request, accepts=lambda name: schema.find(name) is not None)
     _check(rendered, schema)
-    return Assembled(request, rendered, release)
+    notes = (*((release.note,) if release.note else ()), *user.notes, *cli.notes, *rendered.notes)
+    return Assembled(request, replace(rendered, notes=notes), release)
 
 
 def _resolved_base(project: Project) -> str:
@@ -118,8 +166,12 @@ def _resolved_base(project: Project) -> str:
     return str(local) if local.is_dir() else base
 
 
-def _present_names(options: dict[str, Any], schema: OptionSchema) -> dict[str, Any]:
-    return {canonical_name(name, schema): value for name, value in options.items()}
+def _defects(release: Release) -> tuple[KnownDefect, ...]:
+    return tuple(
+        KnownDefect(defect.option, defect.value, defect.replacement, defect.reason)
+        for defect in release.defects
+        if defect.action in ("replace", "refuse")
+    )
 
 
 def _check(rendered: Rendered, schema: OptionSchema) -> None:

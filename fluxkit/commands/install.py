@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from fluxkit.commands.assemble import open_project
+from fluxkit.commands.assemble import open_project, pin_of
 from fluxkit.console import Output
-from fluxkit.errors import UserError
 from fluxkit.trainer import environment as environments
-from fluxkit.trainer.lock import choose_platform, shipped_lock, write_project_lock
-from fluxkit.trainer.releases import find_release
+from fluxkit.trainer.lockfile import read_lock_file, with_lock, write_lock_file
+from fluxkit.trainer.pin import resolve
 
 
 def install(project_dir: Path | None, *, python: Path | None, out: Output) -> environments.Environment:
@@ -23,17 +22,13 @@ def install(project_dir: Path | None, *, python: Path | None, out: Output) -> en
         InstallError: it could not be installed.
     """
     project = open_project(project_dir)
-    pin = project.config.simpletuner
-    release = find_release(pin.version)
-    if pin.source != "pypi":
-        raise UserError(
-            f'fluxkit can\'t install SimpleTuner with source = "{pin.source}" yet.',
-            fix='Set source = "pypi" in [simpletuner] of fluxkit.toml.',
-        )
-    lock = shipped_lock(release, choose_platform(pin.platform))
+    pin = pin_of(project)
+    lock = resolve(pin, project.lock_file, out.say)
     ready = environments.is_ready(environments.environment_for(lock))
     environment = environments.install(lock, python=python, report=out.say)
-    write_project_lock(project.lock_file, lock, environments.python_version(environment), source=pin.source)
-    out.say(f"SimpleTuner {release.version} ({lock.platform}) {'was ready already' if ready else 'is ready'}.")
+    platforms = with_lock(read_lock_file(project.lock_file), lock, environments.python_version(environment))
+    write_lock_file(project.lock_file, platforms)
+    version = lock.release.version
+    out.say(f"SimpleTuner {version} ({lock.platform}) {'was ready already' if ready else 'is ready'}.")
     out.result(str(environment.root))
     return environment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
 from fluxkit.commands.validate import dataset_rules
 from fluxkit.console import Output
 from fluxkit.dataset.check import check_dataset
@@ -17,12 +17,9 @@ from fluxkit.project.load import Project
 from fluxkit.rendering.render import expected_modules, write_rendered
 from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
-from fluxkit.trainer.environment import environment_for, is_ready
-from fluxkit.trainer.lock import choose_platform, shipped_lock
 from fluxkit.trainer.outputs import check_result
 from fluxkit.trainer.pace import StepClock
 from fluxkit.trainer.progress import ProgressReader, Step
-from fluxkit.trainer.releases import Release
 from fluxkit.trainer.shims import shims_for, write_shims
 
 
@@ -65,7 +62,8 @@ def train(
         _say_changes(assembled, out)
     for note in assembled.rendered.notes:
         out.warn(note)
-    environment_bin = _environment_bin(opened, assembled.release)
+    # Not resolved: the interpreter is a link out of the environment.
+    environment_bin = ready_environment(opened).python.parent
     if dry_run:
         _print_plan(_plan(opened, assembled, folder, environment_bin, local), existing, out)
         return None
@@ -105,15 +103,6 @@ def _say_changes(assembled: Assembled, out: Output) -> None:
     out.say("A rehearsal proves your dataset, settings and install; it replaces:")
     for what, before, after in rehearsal_changes(assembled.request):
         out.say(f"  {what}: {before} → {after}")
-
-
-def _environment_bin(project: Project, release: Release) -> Path:
-    lock = shipped_lock(release, choose_platform(project.config.simpletuner.platform))
-    environment = environment_for(lock)
-    if not is_ready(environment):
-        raise UserError(f"SimpleTuner {release.version} is not installed yet.", fix="Run `fluxkit install`.")
-    # Not resolved: the interpreter is a link out of the environment.
-    return environment.python.parent
 
 
 def _plan(project: Project, assembled: Assembled, folder: Path, environment_bin: Path, local: bool) -> launch.RunPlan:

@@ -12,6 +12,7 @@ from typing import Any
 from packaging.version import Version
 
 from fluxkit.files import write_text
+from fluxkit.rendering.defects import apply_defects
 from fluxkit.rendering.layering import config_layers, dataset_layers, lycoris_layers, resolutions_of
 from fluxkit.rendering.profiles import Profile, load_profile
 from fluxkit.rendering.settings import PROJECT, Layers, RenderRequest, Setting
@@ -52,7 +53,7 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
     """
     profile, notes = _fitting(load_profile(request.profile), request, accepts)
     settings: dict[str, Setting] = {}
-    documents: dict[str, object] = {"config.json": _config(request, profile, settings)}
+    documents: dict[str, object] = {"config.json": _config(request, profile, settings, notes)}
     documents["multidatabackend.json"] = _backends(request, profile, settings)
     if request.adapter == "lycoris":
         layers = Layers(lycoris_layers(request, profile))
@@ -118,10 +119,10 @@ def _fitting(
     return replace(profile, options=options), notes
 
 
-def _config(request: RenderRequest, profile: Profile, settings: dict[str, Setting]) -> object:
+def _config(request: RenderRequest, profile: Profile, settings: dict[str, Setting], notes: list[str]) -> object:
     layers = Layers(config_layers(request, profile))
     rehearsal = request.rehearsal
-    document = _document(
+    document: Any = _document(
         "config.json",
         request,
         layers,
@@ -134,6 +135,7 @@ def _config(request: RenderRequest, profile: Profile, settings: dict[str, Settin
     )
     check_schedule({name: setting.value for name, setting in layers.used.items()})
     settings |= layers.used
+    notes += apply_defects(document, settings, request)
     return document
 
 

@@ -39,6 +39,23 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
+class KnownDefect:
+    """An option's value that the pinned release takes and then fails on.
+
+    Args:
+        option: the option.
+        value: the value; None for any.
+        replacement: what a default becomes; None where there is none to be had.
+        reason: what happens, a sentence for the user.
+    """
+
+    option: str
+    value: Any
+    replacement: Any
+    reason: str
+
+
+@dataclass(frozen=True)
 class RenderRequest:
     """Everything that the rendered files depend on, as plain data; paths are absolute.
 
@@ -69,6 +86,7 @@ class RenderRequest:
         rehearsal: what is replaced, or None for the real thing.
         has_cuda: whether the trainer will see a CUDA GPU.
         revision: of the Hub id.
+        defects: what the pinned release is known to fail on.
     """
 
     release: str
@@ -97,6 +115,7 @@ class RenderRequest:
     rehearsal: Rehearsal | None
     has_cuda: bool
     revision: str | None = None
+    defects: tuple[KnownDefect, ...] = ()
 
 
 # SimpleTuner's options that a field of fluxkit owns: set twice, they could disagree.

@@ -16,15 +16,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fluxkit.errors import InstallError
-from fluxkit.files import cache_dir, write_json
+from fluxkit.files import cache_dir, write_json, write_text
 from fluxkit.process import Completed, run
 from fluxkit.trainer import probe
 from fluxkit.trainer.interpreter import find_interpreter, uv_bin, version_of
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.releases import Release
-from fluxkit.trainer.schema import load_schema
+from fluxkit.trainer.schema import has_schema, load_schema
 
 MARKER = "fluxkit-ready.json"
+OPTIONS = "fluxkit-options.json"  # what the installed release's own parser accepts
 INSTALL_SECONDS = 3600
 _FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
 HEALTH_SECONDS = 600  # the imports take 40 s on two idle cores
@@ -40,6 +41,7 @@ class Environment:
         release: what is in it.
         platform: `cpu` or `cuda`.
         digest: SHA-256 of the lock it was built from.
+        checkout: the release's own files, for the sources `git` and `path`; None where they are a package in it.
     """
 
     root: Path
@@ -47,13 +49,19 @@ class Environment:
     release: Release
     platform: str
     digest: str
+    checkout: Path | None = None
+
+    @property
+    def options_file(self) -> Path:
+        """The option schema that the health check asked the trainer for."""
+        return self.root / OPTIONS
 
 
 def environment_for(lock: Lock) -> Environment:
     """The environment that belongs to a lock, whether or not it is there."""
     version = lock.release.version
     root = cache_dir().absolute() / "envs" / f"simpletuner-{version}-{lock.platform}-{lock.digest[:12]}"
-    return Environment(root, root / "bin" / "python", lock.release, lock.platform, lock.digest)
+    return Environment(root, root / "bin" / "python", lock.release, lock.platform, lock.digest, lock.source.path)
 
 
 def is_ready(environment: Environment) -> bool:
@@ -129,9 +137,11 @@ def _build(environment: Environment, lock: Lock, python: Path | None, report: Ca
         environment.python,
         "--require-hashes",
     ]
-    _uv([*requirements, "-r", lock.file], environment)
+    listed = environment.root / "fluxkit-requirements.txt"
+    write_text(listed, lock.requirements)
+    _uv([*requirements, "-r", listed], environment)
     report("Asking the trainer for its options (its imports take up to a minute)")
-    _check_health(environment, release)
+    _check_health(environment, release, pinned=lock.source.kind != "path")
     uv = run([uv_bin(), "--version"], timeout=30).stdout.strip()
     built = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(environment.root / MARKER, {"digest": lock.digest, "python": version, "date": built, "uv": uv})
@@ -174,8 +184,8 @@ def _uv_error(done: Completed, environment: Environment) -> InstallError:
     )
 
 
-def _check_health(environment: Environment, release: Release) -> None:
-    """The trainer imports, its parser answers, and knows exactly the options of the shipped schema."""
+def _check_health(environment: Environment, release: Release, *, pinned: bool) -> None:
+    """The trainer imports, its parser answers, and knows exactly the options of the shipped schema, if there is one."""
     # In its own folder: the trainer writes debug.log where it is started.
     env = _clean_env() | {"PATH": f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     done = run([environment.python, probe.__file__], cwd=environment.root, env=env, timeout=HEALTH_SECONDS)
@@ -185,11 +195,18 @@ def _check_health(environment: Environment, release: Release) -> None:
             f"SimpleTuner {release.version} was installed but does not start:\n{_tail(done.stderr)}",
             fix="Run `fluxkit install` again; if it stays, report it with the lines above.",
         )
-    names, expected = set(json.loads(answer[len(probe.MARK) :])), set(load_schema(release.version).options)
-    if names != expected:
-        differing = ", ".join(sorted(names ^ expected)[:8])
+    options = json.loads(answer[len(probe.MARK) :])
+    if pinned and has_schema(release.version):
+        _check_options(set(options), release)
+    write_json(environment.options_file, {"release": release.version, "options": options})
+
+
+def _check_options(names: set[str], release: Release) -> None:
+    differing = sorted(names ^ set(load_schema(release.version).options))
+    if differing:
         raise InstallError(
-            f"The installed SimpleTuner does not have the options of release {release.version}: {differing}.",
+            f"The installed SimpleTuner does not have the options of release {release.version}: "
+            f"{', '.join(differing[:8])}.",
             fix="This fluxkit's lock and schema don't belong together: update fluxkit, then install again.",
         )
 

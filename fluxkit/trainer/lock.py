@@ -1,15 +1,43 @@
-"""From the pin to the lock: which file of hashed requirements a project's trainer is installed from."""
+"""What a pin resolved to: every dependency with its hashes, and where the release's own code comes from.
 
+Two origins: a lock that fluxkit ships (tested), and one that was resolved for a project. Either is kept whole in the
+project's `fluxkit.lock`, so that a newer fluxkit, which ships other locks, still rebuilds the same trainer.
+"""
+
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-import tomlkit
+from typing import Literal
 
 from fluxkit.errors import UserError
-from fluxkit.files import sha256_file, write_text
 from fluxkit.hardware import gpus
 from fluxkit.resources import resource
 from fluxkit.trainer.releases import Release
+
+SourceKind = Literal["pypi", "git", "path"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a release's code comes from.
+
+    Args:
+        kind: `pypi` (a wheel among the requirements), `git` (a checkout of a commit), `path` (a folder, unpinned).
+        url: of the repository that `commit` was fetched from.
+        commit: the full hash that the release's tag pointed to.
+        path: the folder, absolute.
+    """
+
+    kind: SourceKind = "pypi"
+    url: str = ""
+    commit: str = ""
+    path: Path | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from another source of the same release; empty for the package index: hashes do that."""
+        return {"pypi": "", "git": self.commit, "path": str(self.path or "")}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -19,14 +47,23 @@ class Lock:
     Args:
         release: the release.
         platform: `cpu` or `cuda`.
-        file: requirements in pip's format.
-        digest: SHA-256 of the file, hexadecimal.
+        requirements: in pip's format, with hashes; SimpleTuner itself is among them for source `pypi` alone.
+        source: where SimpleTuner's code comes from.
+        as_of: the day (ISO) whose packages it resolves to.
+        origin: `shipped` (tested by fluxkit) or `resolved` (for a project).
     """
 
     release: Release
     platform: str
-    file: Path
-    digest: str
+    requirements: str
+    source: Source = Source()
+    as_of: str = ""
+    origin: Literal["shipped", "resolved"] = "shipped"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the requirements and the source's identity, hexadecimal."""
+        return hashlib.sha256(f"{self.requirements}{self.source.identity}".encode()).hexdigest()
 
 
 def choose_platform(setting: str) -> str:
@@ -42,48 +79,10 @@ def choose_platform(setting: str) -> str:
     raise UserError(f"Platform {setting!r} is not known.", fix="Use auto, cpu or cuda in [simpletuner].")
 
 
-def shipped_lock(release: Release, platform: str) -> Lock:
-    """The lock that fluxkit ships for a release.
-
-    Raises:
-        UserError: none is shipped for this release and platform.
-    """
+def shipped_lock(release: Release, platform: str) -> Lock | None:
+    """The lock that fluxkit ships for a release from the package index, or None."""
     name = release.locks.get(platform)
     if name is None:
-        raise UserError(
-            f"fluxkit can't install SimpleTuner {release.version} for {platform}: it ships no lock for it.",
-            fix='Set version = "4.8.0" in [simpletuner] of fluxkit.toml.',
-        )
-    file = resource("third_party", "simpletuner", "locks", name)
-    return Lock(release, platform, file, sha256_file(file))
-
-
-def write_project_lock(path: Path, lock: Lock, python: str, *, source: str = "pypi") -> None:
-    """Write `fluxkit.lock`: what the project's pin resolved to.
-
-    Args:
-        path: the file.
-        lock: what was installed.
-        python: version of the trainer's interpreter.
-        source: where the release came from.
-    """
-    document = tomlkit.document()
-    document.add(
-        tomlkit.comment("What [simpletuner] resolved to. Written by fluxkit install; keep it with the project.")
-    )
-    table = tomlkit.table()
-    table.update(
-        {
-            "version": lock.release.version,
-            "source": source,
-            "platform": lock.platform,
-            "python": python,
-            "sha256": lock.digest,
-            "as_of": lock.release.as_of,
-        }
-    )
-    document["simpletuner"] = table
-    text = tomlkit.dumps(document)
-    # Unchanged content keeps its time stamp: a second install touches nothing.
-    if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)
+        return None
+    text = resource("third_party", "simpletuner", "locks", name).read_text(encoding="utf-8")
+    return Lock(release, platform, text, as_of=release.as_of)

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MARK = "fluxkit-probe:"  # libraries print what they like before it
+LONGEST_DEFAULT = 120
 PARSERS = ("simpletuner.helpers.configuration.cmd_args", "helpers.configuration.cmd_args")
 
 
@@ -53,7 +54,10 @@ def _plain(choices: Iterable[Any] | None) -> list[Any]:
 
 
 def _default(value: Any) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list)) and value != argparse.SUPPRESS else None
+    if not isinstance(value, (str, int, float, bool, list)) or value == argparse.SUPPRESS:
+        return None
+    # A default of several sentences is upstream's text, not a fact.
+    return value if len(str(value)) <= LONGEST_DEFAULT else None
 
 
 def find_parser() -> argparse.ArgumentParser:

@@ -4,23 +4,18 @@ An option that the release doesn't know ends 1.2 with exit code 0 and 4.x after 
 ("unrecognized arguments"); here it is an error before launch that names the nearest right one.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from fluxkit.errors import UserError
+from fluxkit.files import read_json
 from fluxkit.resources import resource
 from fluxkit.textmatch import did_you_mean
+from fluxkit.trainer.history import history
 
-# What an option was called over time; each row is one option. The schema says which name a release has.
-# checkpoint_step_interval, validation_step_interval: 3.0.2. flow_schedule_shift: 1.3.x.
-RENAMED = (
-    ("checkpointing_steps", "checkpoint_step_interval"),
-    ("validation_steps", "validation_step_interval"),
-    ("flux_schedule_shift", "flow_schedule_shift"),
-)
 _BOOL_WORDS = ("true", "false")
 _ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -64,15 +59,20 @@ class OptionSchema:
     @cached_property
     def _by_name(self) -> dict[str, Option]:
         aliases = {alias: option for option in self.options.values() for alias in option.aliases}
-        return {_plain_name(name): option for name, option in {**aliases, **self.options}.items()}
+        return {plain_name(name): option for name, option in {**aliases, **self.options}.items()}
 
     def find(self, name: str) -> Option | None:
         """The option called `name`: with or without `--`, dashes or underscores, any alias."""
-        return self._by_name.get(_plain_name(name))
+        return self._by_name.get(plain_name(name))
 
     def names(self) -> list[str]:
         """Every name, aliases included."""
         return list(self._by_name)
+
+
+def has_schema(release: str) -> bool:
+    """Whether fluxkit ships the schema of a release."""
+    return _shipped(release).is_file()
 
 
 @cache
@@ -82,14 +82,21 @@ def load_schema(release: str) -> OptionSchema:
     Raises:
         UserError: none is shipped.
     """
-    path = resource("third_party", "simpletuner", "schemas", f"{release}.json")
-    if not path.is_file():
-        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.json")))
+    if not has_schema(release):
         raise UserError(
-            f"fluxkit has no option schema for SimpleTuner {release}.",
-            fix=f"Set version in [simpletuner] to one of: {shipped}.",
+            f"fluxkit ships no option schema for SimpleTuner {release}; the installed release itself is asked.",
+            fix="Run `fluxkit install` first.",
         )
-    document = json.loads(path.read_text(encoding="utf-8"))
+    return read_schema(_shipped(release))
+
+
+def read_schema(path: Path) -> OptionSchema:
+    """A schema from a file: a shipped one, or what an environment's health check found.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    document = read_json(path)
     options = {
         name: Option(
             name=name,
@@ -104,18 +111,21 @@ def load_schema(release: str) -> OptionSchema:
     return OptionSchema(document["release"], options)
 
 
+def _shipped(release: str) -> Path:
+    return resource("third_party", "simpletuner", "schemas", f"{release}.json")
+
+
 def canonical_name(name: str, schema: OptionSchema) -> str:
     """What the release calls the option that was ever called `name`; `name` without its dashes when nobody knows it."""
     option = schema.find(name)
     if option:
         return option.name
-    plain = _plain_name(name)
-    for row in RENAMED:
-        if plain in row:
-            for other in row:
-                known = schema.find(other)
-                if known:
-                    return known.name
+    plain = plain_name(name)
+    row = history().rename(plain)
+    for other in reversed(row.names if row else ()):
+        known = schema.find(other)
+        if known:
+            return known.name
     return plain
 
 
@@ -151,7 +161,10 @@ def _unknown(name: str, schema: OptionSchema) -> str:
     now = canonical_name(name, schema)
     if schema.find(now):
         return f"is called {now} in SimpleTuner {schema.release}."
-    return f"is no option of SimpleTuner {schema.release}.{did_you_mean(_plain_name(name), schema.names())}"
+    gone = history().removal(now)
+    if gone:
+        return f"is gone from SimpleTuner since {gone.since}, and nothing in {schema.release} does the same."
+    return f"is no option of SimpleTuner {schema.release}.{did_you_mean(plain_name(name), schema.names())}"
 
 
 def _value_problem(option: Option, value: object) -> str | None:
@@ -200,5 +213,6 @@ def _is_choice(option: Option, value: object) -> bool:
     return value in option.choices or str(value) in map(str, option.choices)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """An option's name without dashes in front, with underscores."""
     return name.strip().lstrip("-").replace("-", "_")

@@ -1,7 +1,7 @@
 """Which repairs a launch of the trainer needs, and the folder on its PYTHONPATH that brings them.
 
-The shims themselves lie in `_shims`, one file each, with the reason, the versions and the measurement. They are copied
-out, so that nothing else of fluxkit is on the trainer's path.
+Which releases need which is in `releases.toml`, as defects. The shims lie in `_shims`, one file each, with the reason
+and the measurement; they are copied out, so that nothing else of fluxkit is on the trainer's path.
 """
 
 import os
@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluxkit.files import write_text
+from fluxkit.trainer.releases import defects_of
 
 _SOURCES = Path(__file__).resolve().parent / "_shims"
-_PIN_MEMORY_RELEASES = frozenset({"4.8.0"})
-_LINEAR4BIT_RELEASES = frozenset({"4.8.0"})
 
 
 def shims_for(release_version: str, *, rehearsal_without_cuda: bool, precision: str) -> tuple[str, ...]:
@@ -23,12 +22,14 @@ def shims_for(release_version: str, *, rehearsal_without_cuda: bool, precision: 
         rehearsal_without_cuda: whether this is a rehearsal on a machine without a GPU.
         precision: the rendered `base_model_precision`.
     """
-    names = []
-    if rehearsal_without_cuda and release_version in _PIN_MEMORY_RELEASES:
-        names.append("pin_memory")
-    if precision == "nf4-bnb" and release_version in _LINEAR4BIT_RELEASES:
-        names.append("linear4bit")
-    return tuple(names)
+    met = {"base_model_precision": precision}
+    return tuple(
+        str(defect.replacement)
+        for defect in defects_of(release_version)
+        if defect.action == "shim"
+        and (defect.when != "rehearsal-without-cuda" or rehearsal_without_cuda)
+        and (not defect.option or met.get(defect.option) == defect.value)
+    )
 
 
 def write_shims(folder: Path, names: Sequence[str]) -> dict[str, str]:

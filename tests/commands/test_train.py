@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fluxkit.commands import assemble as shared
 from fluxkit.commands import train as command
 from fluxkit.commands.init import init
 from fluxkit.console import Output
@@ -55,7 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     toml = root / "fluxkit.toml"
     toml.write_text(toml.read_text().replace("black-forest-labs/FLUX.1-dev", str(base)).replace("= 10000", "= 10"))
     save_file({f"lycoris_m{i}.lokr_w1": np.ones((1, 1), np.float32) for i in range(15)}, tmp_path / ADAPTER_FILE)
-    monkeypatch.setattr(command, "is_ready", lambda _: True)
+    monkeypatch.setattr(shared, "is_ready", lambda _: True)
     return root
 
 
@@ -76,7 +77,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
         def located(lock: Lock) -> Environment:
             return replace(environment_for(lock), root=tmp_path / "env", python=tmp_path / "env" / "bin" / "python")
 
-        monkeypatch.setattr(command, "environment_for", located)
+        monkeypatch.setattr(shared, "environment_for", located)
 
     return make
 
@@ -179,7 +180,7 @@ def test_an_unknown_option_stops_it_before_launch_and_names_the_right_one(projec
 
 
 def test_without_an_environment_the_next_step_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "is_ready", lambda _: False)
+    monkeypatch.setattr(shared, "is_ready", lambda _: False)
     with pytest.raises(UserError, match="not installed") as caught:
         run_train(project)
     assert "fluxkit install" in caught.value.fix

@@ -36,9 +36,8 @@ def make_lock(folder: Path, *, parser: str = PARSER.format(names=NAMES), wrong_h
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     digest = "0" * 64 if wrong_hash else sha256_file(wheel)
-    file = folder / "lock.txt"
-    file.write_text(f"simpletuner==4.8.0 --hash=sha256:{digest}\n")
-    return Lock(replace(find_release("4.8.0"), python=">=3.11"), "cpu", file, sha256_file(file))
+    requirements = f"simpletuner==4.8.0 --hash=sha256:{digest}\n"
+    return Lock(replace(find_release("4.8.0"), python=">=3.11"), "cpu", requirements)
 
 
 @pytest.fixture(autouse=True)

@@ -44,7 +44,11 @@ def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool 
         ("4.8.0", True, "int8-quanto", ("pin_memory",)),
         ("4.8.0", False, "int8-quanto", ()),
         ("4.8.0", False, "nf4-bnb", ("linear4bit",)),
-        ("1.2.5", True, "nf4-bnb", ()),
+        ("1.2.5", True, "int8-quanto", ("pin_memory",)),
+        ("4.10.1", True, "int8-quanto", ("pin_memory",)),
+        ("4.11.0", True, "int8-quanto", ("pin_memory",)),
+        ("3.3.4", False, "nf4-bnb", ()),  # the float32 output was measured on 4.8.0 alone
+        ("4.10.1", False, "nf4-bnb", ()),
     ],
 )
 def test_shims_only_where_needed(release: str, rehearsal: bool, precision: str, names: tuple[str, ...]) -> None:

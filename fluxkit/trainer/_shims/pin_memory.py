@@ -2,8 +2,9 @@
 
 Why: SimpleTuner pins each batch whether or not there is a GPU (`helpers/training/collate.py`); without CUDA, torch
 raises at step 0.
-Bound to: SimpleTuner 4.8.0 (torch 2.11.0).
-Measured, 2026-11-22: with it, 4 LoKr steps on the tiny FLUX end with exit code 0; it was the one obstacle on a CPU.
+Bound to: the releases of the defect `pin-memory` in releases.toml.
+Measured, 2026-11-22, SimpleTuner 4.8.0: with it, 4 LoKr steps on the tiny FLUX end with exit code 0; it was the one
+obstacle on a CPU.
 """
 
 from typing import Any

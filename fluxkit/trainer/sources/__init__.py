@@ -1,0 +1,1 @@
+"""Where SimpleTuner's code comes from: the package index, a git repository, a folder. One file each."""
