@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 OUT = Path(__file__).resolve().parent.parent / "tests" / "dataset" / "data" / "trainer_geometry.json"
-RELEASES = ("1.2.5", "2.1.2", "2.1.3", "2.2.1", "3.0.7", "3.0.8", "3.1.6", "3.3.4", "4.0.6", "4.2.0", "4.8.0")
+RELEASES = ("1.2.5", "1.3.2", "2.1.2", "2.1.3", "2.2.1", "3.0.7", "3.0.8", "3.1.6", "3.3.4", "4.0.6", "4.2.0", "4.8.0")
 SIZES = (
     (1024, 1024), (1025, 1024), (1024, 1025), (1025, 1025), (1023, 1400), (1400, 1024), (1024, 1400), (1030, 1026),
     (1536, 1024), (1024, 1536), (1600, 1067), (1067, 1601), (2000, 1125), (1080, 1920), (1200, 1199), (1199, 1201),
@@ -48,6 +48,7 @@ class _State:
 
     get_args = classmethod(lambda cls: cls.args)
     get_model = classmethod(lambda _: None)
+    get_model_family = classmethod(lambda _: "flux")
     get_webhook_handler = classmethod(lambda _: None)
     get_data_backend_config = classmethod(lambda cls, *_, **__: cls.config)
     get_metadata_by_filepath = classmethod(lambda *_, **__: None)

@@ -60,12 +60,12 @@ def is_taken(facts: ImageFacts, resolution: int, era: Era) -> bool:
 def seen_size(facts: ImageFacts, era: Era) -> Size:
     """Width and height as the trainer reads them, which may be those of the picture lying on its side."""
     size = facts.width, facts.height
-    return size if era.upright or facts.orientation < 5 else size[::-1]
+    return size if facts.format in era.upright or facts.orientation < 5 else size[::-1]
 
 
 def is_sideways(facts: ImageFacts, rules: DatasetRules) -> bool:
     """Whether the pinned release trains the picture as it lies in its pixels, not as viewers show it."""
-    return bool(rules.release) and facts.orientation != 1 and not era_of(rules.release).upright
+    return bool(rules.release) and facts.orientation != 1 and facts.format not in era_of(rules.release).upright
 
 
 def bucket_findings(folder: Path, buckets: Iterable[Bucket], rules: DatasetRules) -> Iterator[Finding]:

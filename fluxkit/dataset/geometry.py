@@ -44,7 +44,7 @@ class Prepared:
     def box(self, size: Size) -> Box:
         """Left, top, right and bottom of the crop in the picture of that size, within its edges."""
         across, down = size[0] / self.scaled[0], size[1] / self.scaled[1]
-        # Pillow rounds the halves that releases before 2.0 hand it.
+        # Pillow rounds the halves that releases before 1.3.0 hand it.
         left, top = round(self.left), round(self.top)
         return (
             max(0.0, left * across),

@@ -177,7 +177,7 @@ def _crop(facts: ImageFacts, resolution: int, era: Era) -> Crop:
     size = seen_size(facts, era)
     made = prepare(size, resolution, era)
     box = made.box(size)
-    if not era.upright:
+    if facts.format not in era.upright:
         box = _turned(box, size, facts.orientation)
     left, top, right, bottom = (round(edge) for edge in box)
     return Crop(resolution, BUCKET, (left, top, right, bottom), made.final, made.scaled[0] / size[0])

@@ -81,11 +81,16 @@ def test_the_box_of_a_turned_photo_is_where_viewers_show_it(orientation: int) ->
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_turned_photos_are_found_for_releases_that_ignore_the_orientation(orientation: int) -> None:
     photos = [facts("turned.jpg", 1100, 1500, orientation), facts("upright.jpg", 1100, 1500)]
-    for release, sideways in (("4.8.0", True), ("3.1.6", True), ("2.1.3", False), ("", False)):
+    png = [replace(each, format="PNG") for each in photos]
+    webp = [replace(each, format="WEBP") for each in photos]
+    every = {"4.8.0": "JPW", "4.2.3": "JPW", "4.0.6": "P", "3.1.6": "P", "2.1.3": "W", "": ""}
+    for release, turned in every.items():
         rules = replace(RULES, release=release)
-        found = list(bucket_findings(Path("/photos"), simulate_buckets(photos, rules), rules))
-        assert [each.path.name for each in found if each.code == "image.sideways"] == ["turned.jpg"] * sideways
-        assert preview_training(photos, rules).pictures[0].sideways is sideways
+        for kind, those in (("J", photos), ("P", png), ("W", webp)):
+            found = list(bucket_findings(Path("/photos"), simulate_buckets(those, rules), rules))
+            named = [each.path.name for each in found if each.code == "image.sideways"]
+            assert named == ["turned.jpg"] * (kind in turned), (release, kind)
+            assert preview_training(those, rules).pictures[0].sideways is (kind in turned)
 
 
 def test_upper_case_suffixes_are_left_out_before_4_5() -> None:
