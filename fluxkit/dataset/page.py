@@ -10,8 +10,7 @@ from typing import Any
 
 from fluxkit.dataset.model import DatasetReport, Finding, ImageFacts
 from fluxkit.dataset.preview import Crop, Picture, TrainingPreview, read_caption
-from fluxkit.dataset.previewreport import byte_size, duration, preview_lines
-from fluxkit.dataset.report import shown_path
+from fluxkit.dataset.previewreport import byte_size, duration, preview_lines, shown_path
 from fluxkit.dataset.thumbnails import thumbnail_edge, thumbnails
 from fluxkit.files import write_text
 from fluxkit.resources import resource

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from fluxkit.dataset.preview import Picture, TrainingPreview
-from fluxkit.dataset.report import shown_path
 
 
 def preview_text(preview: TrainingPreview) -> str:
@@ -85,6 +84,13 @@ def preview_dict(preview: TrainingPreview, folder: Path) -> dict[str, Any]:
         },
         "images": [_picture_dict(picture, folder) for picture in preview.pictures],
     }
+
+
+def shown_path(path: Path, folder: Path) -> str:
+    """A path for people and JSON: relative to the dataset's folder, and always valid text."""
+    shown = str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
+    # A file name may hold bytes that are no UTF-8 (surrogates in Python), which no page or JSON file takes.
+    return shown.encode("utf-8", "replace").decode("utf-8")
 
 
 def _picture_dict(picture: Picture, folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def report_text(report: DatasetReport) -> str:
     for severity, group in groupby(findings, key=lambda finding: finding.severity):
         lines.append(f"{_HEADINGS[severity]}:")
         for finding in group:
-            lines.append(f"  {shown_path(finding.path, report.folder)}: {finding.message}")
+            lines.append(f"  {_shown(finding.path, report.folder)}: {finding.message}")
             if finding.fix:
                 lines.append(f"    → {finding.fix}")
         lines.append("")
@@ -37,7 +37,7 @@ def report_dict(report: DatasetReport) -> dict[str, Any]:
         "ok": report.ok,
         "folder": str(report.folder),
         "images": [
-            {"path": shown_path(facts.path, report.folder), "width": facts.width, "height": facts.height}
+            {"path": _shown(facts.path, report.folder), "width": facts.width, "height": facts.height}
             | {"format": facts.format, "orientation": facts.orientation}
             for facts in report.images
         ],
@@ -46,12 +46,11 @@ def report_dict(report: DatasetReport) -> dict[str, Any]:
 
 
 def _finding_dict(finding: Finding, folder: Path) -> dict[str, str]:
-    shown = {"path": shown_path(finding.path, folder), "message": finding.message, "fix": finding.fix}
+    shown = {"path": _shown(finding.path, folder), "message": finding.message, "fix": finding.fix}
     return {"code": finding.code, "severity": finding.severity, **shown}
 
 
-def shown_path(path: Path, folder: Path) -> str:
-    """A path for people and JSON: relative to the dataset's folder, and always valid text."""
+def _shown(path: Path, folder: Path) -> str:
     shown = str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
     # A file name may hold bytes that are no UTF-8 (surrogates in Python), which no terminal or JSON file takes.
     return shown.encode("utf-8", "replace").decode("utf-8")
