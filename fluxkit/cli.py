@@ -128,6 +128,18 @@ def sample(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("version", required=False)
+@click.option("--dry-run", is_flag=True, help="Do everything but switch.")
+@click.option("--skip-rehearsal", is_flag=True, help="Don't rehearse; only for a release that fluxkit hasn't tried.")
+@_common(reports=True)
+def upgrade(project: Path | None, **options: Any) -> None:
+    """Move to another SimpleTuner, proven on this project before anything of it changes."""
+    from fluxkit.commands.upgrade import upgrade as run
+
+    run(project, **options)
+
+
+@cli.command()
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the demo's project here [default: a cache folder].")
 @_common()
 def demo(project: Path | None, **options: Any) -> None:

@@ -55,3 +55,16 @@ class Output:
         """The one JSON document of a `--json` command."""
         if self.as_json:
             sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+class Mute(Output):
+    """For a verb that another one runs inside: its results and warnings are not the outer one's."""
+
+    def result(self, text: str) -> None:
+        """Say nothing."""
+
+    def warn(self, text: str) -> None:
+        """Say nothing."""
+
+    def emit(self, document: Any) -> None:
+        """Say nothing."""

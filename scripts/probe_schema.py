@@ -90,7 +90,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _pretend_gpu() -> None:
+def pretend_gpu() -> None:
     """Make the real torch say that there is a Hopper GPU, and bitsandbytes importable, which only comes with one."""
     import torch
 
@@ -112,7 +112,7 @@ def answer(arguments: argparse.Namespace) -> dict[str, dict[str, object]]:
     if arguments.checkout and not arguments.real:
         sys.meta_path.insert(0, _Stubs(STUBBED, STUBBED_PARTS, cuda=arguments.answer == "cuda"))
     elif arguments.answer == "cuda":
-        _pretend_gpu()
+        pretend_gpu()
     if arguments.checkout and (arguments.checkout / "helpers").is_dir():
         probe.PARSERS = probe.PARSERS[-1:]  # the environment's own SimpleTuner is not meant
     options: dict[str, dict[str, object]] = probe.describe(probe.find_parser())

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
@@ -30,7 +32,10 @@ class Assembled:
 
 def open_project(folder: Path | None) -> Project:
     """The project in or around `folder`, or the current folder."""
-    return load_project(find_project(folder))
+    project = load_project(find_project(folder))
+    if project.recovered:
+        click.echo("An upgrade that was cut short has been completed.", err=True)
+    return project
 
 
 def has_cuda(project: Project) -> bool:

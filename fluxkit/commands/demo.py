@@ -11,7 +11,7 @@ from fluxkit.commands.render import render
 from fluxkit.commands.sample import sample
 from fluxkit.commands.train import train
 from fluxkit.commands.validate import validate
-from fluxkit.console import Output
+from fluxkit.console import Mute, Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import TrainerError
 from fluxkit.files import cache_dir
@@ -68,15 +68,7 @@ class _Stages:
 
 def _silent(out: Output) -> Output:
     """Results of the inner verbs are not the demo's result."""
-    return out if out.verbosity > 0 else _Mute(verbosity=-1)
-
-
-class _Mute(Output):
-    def result(self, text: str) -> None:
-        """Say nothing: the demo's last line is its gallery."""
-
-    def warn(self, text: str) -> None:
-        """Say nothing: six drawn pictures are known to be few."""
+    return out if out.verbosity > 0 else Mute(verbosity=-1)
 
 
 def _init(root: Path, out: Output) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from fluxkit.commands.assemble import open_project
 from fluxkit.console import Output
 from fluxkit.errors import UserError
+from fluxkit.extras import require
 from fluxkit.hub import check_base
 from fluxkit.project.load import Project
 from fluxkit.project.prompts import with_trigger
@@ -39,6 +40,7 @@ def sample(
         GpuMemoryError: one image at a time does not fit.
     """
     opened = open_project(project)
+    require("sample", "Making images")
     settings = opened.config.sample
     run = find_run(opened.runs_dir, run_id) if run_id else _newest(opened)
     width, height = _size(size) if size else (settings.width, settings.height)

@@ -12,6 +12,7 @@ from fluxkit.console import Output
 from fluxkit.dataset.check import check_dataset
 from fluxkit.dataset.report import report_text
 from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
+from fluxkit.extras import require
 from fluxkit.hub import check_base, transformer_config
 from fluxkit.project.load import Project
 from fluxkit.rendering.render import expected_modules, write_rendered
@@ -84,6 +85,7 @@ def _check_dataset(project: Project, out: Output) -> None:
 
 
 def _rehearsal(project: Project) -> Rehearsal:
+    require("sample", "A rehearsal (it makes a tiny FLUX)")
     from fluxkit.sampling.tiny_flux import make_tiny_flux
 
     return Rehearsal(base=make_tiny_flux(project.cache_dir / "tiny-flux"))

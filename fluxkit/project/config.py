@@ -3,12 +3,16 @@
 Values are taken strictly (`steps = "10"` is an error, not 10), so that a slip shows where it was made.
 """
 
+import tomllib
+from functools import cache
 from typing import Annotated, Any, Literal
 
+from packaging.version import Version
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fluxkit.resources import resource
+
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
-DEFAULT_SIMPLETUNER = "4.8.0"
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -17,6 +21,14 @@ Edge = Annotated[int, Field(ge=64, le=4096, multiple_of=16)]
 # 2**31 - 1: what every seed consumer on the way (numpy's legacy generator is the narrowest) can take, offsets included.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
+
+
+@cache
+def default_simpletuner() -> str:
+    """The release to pin: the newest one that the profiles' memory and speed were measured with on a GPU."""
+    data = tomllib.loads(resource("third_party", "simpletuner", "releases.toml").read_text(encoding="utf-8"))
+    measured: list[str] = [entry["version"] for entry in data["release"] if entry.get("tested", {}).get("gpu_measured")]
+    return max(measured, key=Version)
 
 
 class _Section(BaseModel):
@@ -109,7 +121,7 @@ class SimpleTunerSection(_Section):
         path: the checkout, with `source = "path"`; relative to the project's folder or absolute.
     """
 
-    version: Text = DEFAULT_SIMPLETUNER
+    version: Text = Field(default_factory=default_simpletuner)
     source: Literal["pypi", "git", "path"] = "pypi"
     platform: Literal["auto", "cpu", "cuda"] = "auto"
     mirror: Text | None = None

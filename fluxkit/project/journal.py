@@ -98,7 +98,10 @@ def _apply(root: Path, decided: Path) -> None:
         )
     for name, new in contents.items():
         if _contents(root / name) != new:
-            write_bytes(root / name, new)
+            # The copy lies in the journal's folder: killed here, nothing is left beside the user's files.
+            copy = decided / f"{name}.copy"
+            write_bytes(copy, new)
+            copy.replace(root / name)
 
 
 def _contents(path: Path) -> bytes | None:

@@ -10,12 +10,14 @@ from pydantic import BaseModel, ValidationError
 
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
+from fluxkit.project.journal import recover
 from fluxkit.project.prompts import NAME_PATTERN, with_trigger
 from fluxkit.project.tomlfile import KeyPath, TomlFile, read_toml
 from fluxkit.textmatch import did_you_mean
 
 CONFIG_FILE = "fluxkit.toml"
 PROMPTS_FILE = "prompts.toml"
+LOCK_FILE = "fluxkit.lock"
 _INIT_FIX = "Run `fluxkit init` to make a project here, or name its folder with -C."
 
 
@@ -27,11 +29,15 @@ class Project:
         root: absolute path of the folder that holds `fluxkit.toml`.
         config: what `fluxkit.toml` says.
         prompts: name → text, in the file's order, each already holding the trigger.
+        lock_path: where its lock lies, if not in its usual place: for a look at what an upgrade would give.
+        recovered: whether a switch that was cut short was finished while it was loaded.
     """
 
     root: Path
     config: ProjectConfig
     prompts: Mapping[str, str]
+    lock_path: Path | None = None
+    recovered: bool = False
 
     @property
     def dataset_dir(self) -> Path:
@@ -56,7 +62,7 @@ class Project:
     @property
     def lock_file(self) -> Path:
         """What the pinned SimpleTuner resolved to."""
-        return self.root / "fluxkit.lock"
+        return self.lock_path or self.root / LOCK_FILE
 
 
 def find_project(start: Path | None = None) -> Path:
@@ -73,12 +79,13 @@ def find_project(start: Path | None = None) -> Path:
 
 
 def load_project(root: Path) -> Project:
-    """Read the project in `root`.
+    """Read the project in `root`, after finishing an upgrade that was cut short in the middle of its switch.
 
     Raises:
         UserError: a file is missing or malformed; one message holds all problems, each with its line.
     """
     root = root.expanduser().resolve()
+    recovered = recover(root)
     config_file = read_toml(root / CONFIG_FILE, missing_fix=_INIT_FIX)
     config, problems = parse_config(config_file)
     prompts: dict[str, str] = {}
@@ -93,7 +100,7 @@ def load_project(root: Path) -> Project:
         )
     trigger = config.project.trigger
     texts = {name: with_trigger(text, trigger) for name, text in prompts.items()}
-    return Project(root, config, MappingProxyType(texts))
+    return Project(root, config, MappingProxyType(texts), recovered=recovered)
 
 
 def parse_config(file: TomlFile) -> tuple[ProjectConfig | None, list[str]]:

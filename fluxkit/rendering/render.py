@@ -74,12 +74,21 @@ def write_rendered(rendered: Rendered, config_dir: Path) -> None:
 
 def diff_rendered(rendered: Rendered, config_dir: Path) -> str:
     """A unified diff from the files in `config_dir` to what would be written; empty when nothing would change."""
+    paths = {name: config_dir / name for name in rendered.documents}
+    there = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in paths.items() if path.is_file()}
+    return _diff(there, {name: _text(document) for name, document in rendered.documents.items()})
+
+
+def diff_documents(before: Rendered, after: Rendered) -> str:
+    """A unified diff between two renderings of a project; empty when they are the same."""
+    return _diff(*({name: _text(document) for name, document in each.documents.items()} for each in (before, after)))
+
+
+def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     pieces = []
-    for name, document in rendered.documents.items():
-        path = config_dir / name
-        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        lines = before.splitlines(keepends=True), _text(document).splitlines(keepends=True)
-        pieces.append("".join(difflib.unified_diff(*lines, f"a/{name}", f"b/{name}")))
+    for name in dict.fromkeys((*before, *after)):
+        old, new = (texts.get(name, "").splitlines(keepends=True) for texts in (before, after))
+        pieces.append("".join(difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")))
     return "".join(pieces)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import UserError
-from fluxkit.files import read_json, write_json
+from fluxkit.files import read_json, write_json, write_text
 from fluxkit.sampling.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def make_tiny_flux(folder: Path, *, seed: int = 0) -> Path:
         UserError: `folder` holds something else, or can't be written.
     """
     if (folder / "model_index.json").is_file():
+        if not (folder / "tokenizer" / "vocab.json").is_file():  # made by fluxkit 0.1.0
+            _serve_transformers_4(folder)
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is in the way: it is no model.", fix="Move it away, or choose another folder.")
@@ -47,6 +49,7 @@ def make_tiny_flux(folder: Path, *, seed: int = 0) -> Path:
     try:
         _pipeline(seed).save_pretrained(building)
         _name_tokenizers(building)
+        _serve_transformers_4(building)
         building.chmod(0o755)
         try:
             os.replace(building, folder)  # noqa: PTH105 - replaces an empty folder; Path.rename says nothing of it
@@ -169,3 +172,12 @@ def _name_tokenizers(folder: Path) -> None:
     index["tokenizer"] = ["transformers", "CLIPTokenizer"]
     index["tokenizer_2"] = ["transformers", "T5TokenizerFast"]
     write_json(path, index)
+
+
+def _serve_transformers_4(folder: Path) -> None:
+    """Add what transformers 4 (SimpleTuner up to 4.0) reads: CLIP's vocabulary in files, no empty list of T5's."""
+    config = folder / "tokenizer_2" / "tokenizer_config.json"
+    write_json(config, {key: value for key, value in read_json(config).items() if value != []})
+    clip = folder / "tokenizer"
+    write_text(clip / "merges.txt", "#version: 0.2\n")
+    write_json(clip / "vocab.json", read_json(clip / "tokenizer.json")["model"]["vocab"])

@@ -52,7 +52,7 @@ class Change:
 
     Args:
         kind: `added`, `removed`, `renamed`, `retyped`, `choices` (some were lost) or `default`.
-        name: the option, as the old release calls it; as the new one does for `added`.
+        name: the option, as the old release calls it; as the new one does for `added` and `default`.
         old: the old name, type, choices lost or default; None for `added`.
         new: the new one; None for `removed` and `choices`.
         used: whether the project sets it.
@@ -127,11 +127,13 @@ def vanished_options(options: Mapping[str, Any], old_schema: OptionSchema, new_s
         if not any(known_before) or name not in back:
             continue
         option = new_schema.find(back[name])
-        if option is None:
+        other_meaning = _lost_meaning(name, value, old_schema.release, new_schema.release)
+        if other_meaning:
+            gone.append(Vanished(name, value, other_meaning))
+        elif option is None:
             gone.append(Vanished(name, value, _missing(name, new_schema)))
         elif option.choices and not _is_choice(option, now.options[back[name]]):
-            text = f"SimpleTuner {new_schema.release} has no {value!r} for {name}."
-            gone.append(Vanished(name, value, text + _ambiguous(name, value)))
+            gone.append(Vanished(name, value, f"SimpleTuner {new_schema.release} has no {value!r} for {name}."))
     return gone
 
 
@@ -171,9 +173,10 @@ def _changes(before: Option, after: Option, *, used: bool) -> list[Change]:
         changes.append(Change("choices", before.name, lost, None, used))
     row = history().rename(before.name)
     flipped = row is not None and row.flips(before.name, after.name)
+    # Under the later name, whose sense it may be the opposite of.
     default = _flip(before.default) if flipped else before.default
     if not _same(default, after.default) and (used or before.name not in history().harmless_defaults):
-        changes.append(Change("default", before.name, before.default, after.default, used))
+        changes.append(Change("default", after.name, default, after.default, used))
     return changes
 
 
@@ -207,9 +210,13 @@ def _missing(name: str, schema: OptionSchema) -> str:
     return f"SimpleTuner has no option {plain_name(name)} any more ({since}), and none that does the same."
 
 
-def _ambiguous(name: str, value: Any) -> str:
-    rows = [row for row in history().revalued if plain_name(name) in row.options and value in (row.old, row.new)]
-    return f" {rows[0].reason}" if rows else ""
+def _lost_meaning(name: str, value: Any, old: str, new: str) -> str:
+    """Why the value can't go back: its name is there, and means something else."""
+    for row in history().revalued:
+        back = Version(new) < Version(row.since) <= Version(old)
+        if back and plain_name(name) in row.options and value == row.old:
+            return f"SimpleTuner {new} has no {value!r} in that sense: {row.reason}"
+    return ""
 
 
 def _is_choice(option: Option, value: Any) -> bool:

@@ -44,7 +44,7 @@ class Defect:
         option: SimpleTuner's option that meets it; empty when it is none.
         value: the value of `option` that meets it; None for any.
         action: `replace` (a default gets `replacement`; the user's own wish is refused), `refuse`, `shim` (load
-            `replacement` into the trainer's process), `note` (say `reason`) or `known` (handled in code).
+            `replacement` into the trainer's process) or `known` (handled in code).
         replacement: for `replace` the value, for `shim` its name.
         when: `rehearsal-without-cuda`, or empty for every run.
         reason: what happens, in a sentence for the user.
@@ -52,7 +52,7 @@ class Defect:
 
     id: str
     since: str
-    action: Literal["replace", "refuse", "shim", "note", "known"]
+    action: Literal["replace", "refuse", "shim", "known"]
     reason: str
     until: str = ""
     option: str = ""

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_flux: Path, tmp_pa
         assert sha256_file(again / weights) == sha256_file(tiny_flux / weights)
         assert sha256_file(other / weights) != sha256_file(tiny_flux / weights)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "other"]
+
+
+def test_transformers_4_and_5_read_the_same_clip_vocabulary(tmp_path: Path, tiny_flux: Path) -> None:
+    old = shutil.copytree(tiny_flux, tmp_path / "old")
+    for name in ("vocab.json", "merges.txt"):
+        (old / "tokenizer" / name).unlink()  # as fluxkit 0.1.0 made it
+    make_tiny_flux(old)
+    for folder in (tiny_flux, old):
+        vocabulary = json.loads((folder / "tokenizer" / "vocab.json").read_text())
+        assert vocabulary == json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+        assert (folder / "tokenizer" / "merges.txt").read_text().splitlines() == ["#version: 0.2"]
 
 
 def test_a_model_that_is_there_is_reused(tiny_flux: Path) -> None:

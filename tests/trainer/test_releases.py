@@ -1,14 +1,19 @@
 import re
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from fluxkit.errors import UserError
+from fluxkit.project.config import default_simpletuner
 from fluxkit.rendering.profiles import load_profile, profile_names
 from fluxkit.resources import resource
-from fluxkit.trainer.releases import Evidence, Release, default_release, find_release, releases
+from fluxkit.trainer import shims
+from fluxkit.trainer.releases import Evidence, Release, default_release, defects_of, find_release, releases
 from fluxkit.trainer.schema import load_schema
 
+SHIMS = Path(shims.__file__).parent / "_shims"
 LISTED = ["4.10.1", "4.8.0", "4.0.6", "3.3.4", "3.1.6", "2.2.1", "2.1.3", "1.3.2", "1.2.5"]
 
 
@@ -25,7 +30,7 @@ def test_find_release_takes_usual_spellings(spelling: str) -> None:
 def test_the_default_is_the_newest_that_was_measured_on_a_gpu() -> None:
     measured = {load_profile(name).measured["simpletuner"] for name in profile_names()}
     assert measured == {release.version for release in releases() if release.tested.gpu_measured}
-    assert default_release().version == "4.8.0"
+    assert default_release().version == default_simpletuner() == "4.8.0"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,16 @@ def test_a_defect_holds_in_its_span(version: str, has: bool) -> None:
     assert ("tensorboard-hparams" in {defect.id for defect in find_release(version).defects}) is has
 
 
+def test_every_defect_can_be_acted_on() -> None:
+    for defect in (defect for version in ("1.2.5", "3.0.0", "4.8.0", "4.10.1") for defect in defects_of(version)):
+        assert defect.reason.endswith((".", ")."))
+        if defect.action in ("replace", "refuse"):
+            assert defect.option
+            assert (defect.replacement is None) is (defect.action == "refuse")
+        if defect.action == "shim":
+            assert (SHIMS / f"{defect.replacement}.py").is_file()
+
+
 @pytest.mark.parametrize("release", releases(), ids=lambda release: release.version)
 def test_every_release_says_what_a_launch_needs(release: Release) -> None:
     assert release.launcher == ("cli" if "pypi" in release.sources else "train.sh")
@@ -98,6 +113,7 @@ def test_lock_pins_and_hashes_everything(release: Release, platform: str) -> Non
     assert len(requirements) > 100
     assert all("==" in line and hashed for line, hashed in requirements)
     assert f"simpletuner=={release.version} \\" in text.replace(f"[{release.extras[platform]}]", "")
-    for pin in release.constraints:
-        assert re.search(rf"^{re.escape(pin)}\b", text, flags=re.MULTILINE)
+    pinned = dict(line.split(" ")[0].split("==", 1) for line, _ in requirements)
+    for held in map(Requirement, (*release.constraints, *release.overrides)):
+        assert pinned[held.name] in held.specifier
     assert not re.search(r"--index|https?://|file:|/(home|work|tmp)/", text)
