@@ -61,6 +61,9 @@ def init(directory: Path | None, project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option(
+    "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at."
+)
 @_common(reports=True)
 def validate(project: Path | None, **options: Any) -> None:
     """Check photos, captions and trigger; name every problem and its fix."""

@@ -46,6 +46,7 @@ def test_the_demo_trained_for_real(demo: tuple[Path, list[str]]) -> None:
     assert record["rehearsal"] is True
     # 2 double blocks with 12 linears each, 2 single blocks with 3: the same rule gives 342 for FLUX.1-dev.
     assert record["modules"] == 30
+    assert record["seconds_per_step"] > 0
     assert (record_file.parent / "output" / "checkpoint-4").is_dir()
     assert "step_loss" in (record_file.parent / "logs" / "trainer.log").read_text()
 

@@ -19,6 +19,7 @@ from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
 from fluxkit.trainer.environment import Environment
 from fluxkit.trainer.outputs import check_result
+from fluxkit.trainer.pace import StepClock
 from fluxkit.trainer.progress import ProgressReader, Step
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.sources.checkout import open_checkout
@@ -147,8 +148,16 @@ def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
             "release": assembled.release.version,
             "steps": rehearsal.steps if rehearsal else request.steps,
             "adapter": request.adapter,
+            "profile": request.profile,
+            "resolutions": (rehearsal.resolution,) if rehearsal else request.resolutions,
+            "batch_size": _batch_size(assembled),
         },
     )
+
+
+def _batch_size(assembled: Assembled) -> int:
+    config: Any = assembled.rendered.documents["config.json"]
+    return int(config.get("--train_batch_size", 1)) * int(config.get("--gradient_accumulation_steps", 1))
 
 
 def _expected_modules(assembled: Assembled, base: str) -> int | None:
@@ -172,7 +181,7 @@ def _supervise(run: runs.Run, plan: launch.RunPlan, modules: int | None, out: Ou
         )
     except InterruptedByUser as stop:
         printer.end()
-        run.update(status="interrupted")
+        run.update(status="interrupted", seconds_per_step=printer.pace(run))
         saved = max(run.checkpoints(), default=None)
         kept = f"checkpoint-{saved} is kept" if saved else "no checkpoint was written yet"
         again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
@@ -181,7 +190,7 @@ def _supervise(run: runs.Run, plan: launch.RunPlan, modules: int | None, out: Ou
         printer.end()
         run.update(status="failed", message=error.message)
         raise
-    run = run.update(status="finished", modules=facts.modules)
+    run = run.update(status="finished", modules=facts.modules, seconds_per_step=printer.pace(run))
     out.say(f"Trained: {run.record.steps} steps, {facts.modules} modules")
     out.result(str(run.final_weights))
     out.emit({"run": run.record.id, "adapter": str(run.final_weights), "modules": facts.modules})
@@ -193,6 +202,7 @@ class _Printer:
 
     def __init__(self, out: Output) -> None:
         self._out = out
+        self._clock = StepClock()
         self._live = sys.stdout.isatty() and not out.as_json and out.verbosity >= 0
         self._open = False
         self._last = 0.0
@@ -202,6 +212,7 @@ class _Printer:
         self._out.say(f"  {name} …", style="dim")
 
     def step(self, step: Step) -> None:
+        self._clock.step(step)
         if self._live:
             sys.stdout.write(f"\r\x1b[2K  {step.describe()}")
             sys.stdout.flush()
@@ -211,6 +222,11 @@ class _Printer:
         if now - self._last >= 30 or step.step in (1, step.total):
             self._last = now
             self._out.say(f"  {step.describe()}")
+
+    def pace(self, run: runs.Run) -> float | None:
+        """Seconds per step, as measured now, or before the run was continued."""
+        pace = self._clock.seconds_per_step()
+        return run.record.seconds_per_step if pace is None else pace
 
     def end(self) -> None:
         if self._open:

@@ -1,38 +1,49 @@
-"""`fluxkit validate`: would the trainer take this dataset, all of it, and is it good to learn from?"""
+"""`fluxkit validate`: would the trainer take this dataset, is it good to learn from, and what would training see?"""
 
 from pathlib import Path
 from typing import Any
 
+from fluxkit.commands.assemble import open_project
+from fluxkit.commands.forecast import forecast, pinned_release, write_report_page
 from fluxkit.commands.training_data import training_data
 from fluxkit.console import Output
 from fluxkit.dataset.check import check_dataset
 from fluxkit.dataset.checks.tokens import find_tokenizers
 from fluxkit.dataset.faces import find_face_detector
 from fluxkit.dataset.model import DatasetReport, DatasetRules
+from fluxkit.dataset.previewreport import preview_dict, preview_text
 from fluxkit.dataset.report import report_dict, report_text
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
-from fluxkit.project.load import Project, find_project, load_project
+from fluxkit.project.load import Project
 
 # What a clean copy no longer has.
 _PREPARE_MENDS = {
     "image.mislabelled", "image.format", "image.upper-case", "image.same-stem", "image.name-twin", "image.name",
-    "image.orientation", "image.animated", "image.cmyk", "image.16-bit", "image.alpha", "image.duplicate",
+    "image.orientation", "image.sideways", "image.animated", "image.cmyk", "image.16-bit", "image.alpha", "image.duplicate",
     "image.near-duplicate", "caption.bom", "caption.blank-line",
 }  # fmt: skip
 
 
-def validate(project_dir: Path | None, *, out: Output) -> DatasetReport:
-    """Check the project's dataset and print the report.
+def validate(project_dir: Path | None, *, html: Path | None = None, out: Output) -> DatasetReport:
+    """Check the project's dataset, foresee what training will see of it, and print the report.
+
+    Args:
+        project_dir: the project's folder.
+        html: where to write the report as a page too; it is written with errors as well.
+        out: where to say things.
 
     Raises:
         UserError: the project can't be read, or the dataset has errors (after they were printed).
     """
-    project = load_project(find_project(project_dir))
+    project = open_project(project_dir)
     report = check_project(project, out=out)
-    out.result(report_text(report))
+    preview = forecast(project, report, dataset_rules(project.config), out)
+    out.result("\n\n".join(filter(None, (preview_text(preview), report_text(report)))))
     _say_helpers(report, project, out)
-    out.emit(report_dict(report))
+    out.emit(report_dict(report) | {"training": preview_dict(preview, report.folder)})
+    if html is not None:
+        write_report_page(html, project, report, preview, out)
     errors = len(report.of("error"))
     if errors:
         noun = "error" if errors == 1 else "errors"
@@ -81,6 +92,9 @@ def dataset_rules(config: ProjectConfig) -> DatasetRules:
     return DatasetRules(
         trigger=config.project.trigger,
         resolutions=config.dataset.resolutions,
+        release=pinned_release(config),
+        steps=config.train.steps,
+        accumulation=_count(options.get("gradient_accumulation_steps")),
         captions=config.dataset.captions,
         repeats=config.dataset.repeats,
         batch_size=_count(options.get("train_batch_size")) * _count(options.get("gradient_accumulation_steps")),

@@ -68,6 +68,9 @@ class DatasetRules:
     Args:
         trigger: the word that every caption begins with.
         resolutions: edges in pixels of the square crops.
+        release: the pinned SimpleTuner release; empty where none is known, then the newest release's rules hold.
+        steps: optimizer steps of the run.
+        accumulation: batches an optimizer step adds up; a part of `batch_size`.
         captions: `textfile` or `trigger`.
         repeats: how often an epoch shows each picture again.
         batch_size: images an optimizer step: batch × accumulation × GPUs.
@@ -77,6 +80,9 @@ class DatasetRules:
 
     trigger: str
     resolutions: tuple[int, ...] = (1024, 512)
+    release: str = ""
+    steps: int = 0
+    accumulation: int = 1
     captions: Literal["textfile", "trigger"] = "textfile"
     repeats: int = 1000
     batch_size: int = 1

@@ -10,7 +10,7 @@ from fluxkit.project.config import ProjectConfig
 _QUIET = {
     "dataset.face_model",
     "model.revision", "model.adapter", "train.validation_prompt", "simpletuner.platform", "simpletuner.mirror",
-    "simpletuner.path", "sample.base_seed", "sample.strength", "sample.batch_size", "dataset.face_model",
+    "simpletuner.path", "sample.base_seed", "sample.strength", "sample.batch_size",
 }  # fmt: skip
 _HEADINGS = {
     "train.options": "any SimpleTuner option by its name; checked before the training starts",

@@ -35,6 +35,11 @@ class RunRecord:
         adapter: `lycoris` or `standard`.
         modules: adapted modules in the final weights; None before they were checked.
         message: why it failed.
+        profile: the VRAM class.
+        resolutions: edges of the square crops.
+        batch_size: images an optimizer step, accumulation included; 0 in records from before it was kept.
+        seconds_per_step: the median of its optimizer steps, without validation images and checkpoints; None before it
+            was measured.
     """
 
     id: str
@@ -48,6 +53,10 @@ class RunRecord:
     adapter: str
     modules: int | None = None
     message: str = ""
+    profile: str = ""
+    resolutions: tuple[int, ...] = ()
+    batch_size: int = 0
+    seconds_per_step: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ def new_run(runs_dir: Path, record: Mapping[str, Any], *, today: dt.date | None 
 
 def _parse(data: Any, folder: Path) -> RunRecord:
     try:
-        return RunRecord(**data)
+        return RunRecord(**{**data, "resolutions": tuple(data.get("resolutions", ()))})
     except TypeError as error:
         raise UserError(
             f"{folder / 'run.json'} is not a record that this fluxkit knows: {error}.",

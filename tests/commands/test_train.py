@@ -99,6 +99,17 @@ def test_a_good_run_is_recorded_with_its_modules(
     assert printed.strip().endswith(str(run.final_weights))
 
 
+def test_the_pace_of_its_steps_is_recorded(project: Path, trainer: Trainer) -> None:
+    bar = BAR.replace("0.25", "0.{step}")
+    trainer(f"for step in range(1, 10):\n    print({bar!r}.format(step=step, total=10), flush=True)\n{FINISH}")
+    run = run_train(project)
+    assert run is not None
+    assert run.record.seconds_per_step is not None
+    assert 0 <= run.record.seconds_per_step < 60
+    assert (run.record.profile, run.record.resolutions, run.record.batch_size) == ("24gb", (1024, 512), 1)
+    assert list_runs(project / "runs")[-1].record == run.record
+
+
 def test_exit_code_0_without_weights_is_a_failure_with_the_log(project: Path, trainer: Trainer) -> None:
     trainer("print('No images were discovered by the bucket manager')")
     with pytest.raises(TrainerError, match="no final weights"):

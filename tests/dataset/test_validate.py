@@ -9,6 +9,7 @@ from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.dataset.model import DatasetRules
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
+from fluxkit.trainer.runs import new_run
 from tests.dataset.yunet import write_red_detector
 
 CONFIG = '[project]\nname = "p"\ntrigger = "behitek"\n[dataset]\nresolutions = [64]\n'
@@ -50,6 +51,41 @@ def test_json_is_one_document_even_with_errors(root: Path, capsys: pytest.Captur
     assert document["ok"] is False
     assert {"caption.missing", "dataset.few"} <= {found["code"] for found in document["findings"]}
     assert document["findings"][0].keys() == {"code", "severity", "path", "message", "fix", "related"}
+
+
+def test_the_preview_is_printed_and_in_the_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validate(root, out=Output())
+    assert "What training will see:\n  64: 6 photos in bucket 1.0" in capsys.readouterr().out
+    validate(root, out=Output(as_json=True))
+    training = json.loads(capsys.readouterr().out)["training"]
+    assert training["release"] == "4.8.0"
+    assert training["steps_per_epoch"] == 6 * 1001
+    assert training["images"][0]["crops"] == [
+        {"resolution": 64, "bucket": "1.0", "box": [0, 0, 64, 64], "final_size": [64, 64], "scale": 1.0}
+    ]
+
+
+def test_the_time_comes_from_the_project_s_own_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = {"profile": "24gb", "resolutions": (64,), "batch_size": 1, "base": "x", "revision": None}
+    run = new_run(root / "runs", same | {"rehearsal": False, "release": "4.8.0", "steps": 5, "adapter": "lycoris"})
+    run = run.update(status="finished", seconds_per_step=0.5)
+    validate(root, out=Output())
+    assert f"about 1 h 23 min at 0.50 s a step (measured in run {run.record.id})" in capsys.readouterr().out
+    run.update(batch_size=4)
+    validate(root, out=Output())
+    assert f"run {run.record.id}, which had other settings" in capsys.readouterr().out
+    (run.folder / "run.json").write_text("{")
+    validate(root, out=Output())
+    assert "not known yet" in capsys.readouterr().out
+
+
+def test_the_page_is_written_even_with_errors(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "dataset" / "demo-01.txt").unlink()
+    page = root / "report.html"
+    with pytest.raises(UserError):
+        validate(root, html=page, out=Output())
+    assert "caption.missing" in page.read_text()
+    assert f"Page: {page} (" in capsys.readouterr().out
 
 
 def test_a_missing_dataset_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +133,11 @@ def test_batch_and_accumulation_come_from_the_options() -> None:
     )
     rules = dataset_rules(config)
     assert (rules.batch_size, rules.repeats, rules.resolutions) == (12, 2, (1024, 512))
+    assert (rules.accumulation, rules.release, rules.steps) == (3, "4.8.0", 10_000)
+
+
+def test_an_unknown_release_is_not_this_verbs_to_report() -> None:
+    config = ProjectConfig.model_validate(
+        {"project": {"name": "p", "trigger": "t"}, "simpletuner": {"version": "nonsense"}}
+    )
+    assert dataset_rules(config).release == ""
