@@ -45,18 +45,21 @@ class _Entry:
     size: int
 
 
-def find_damage(root: Path, *, deep: bool = False) -> list[Damage]:
+def find_damage(root: Path, *, deep: bool = False, files: bool = True) -> list[Damage]:
     """What is missing or altered in a finished environment; empty when it is whole.
 
     Args:
         root: the environment's folder; it holds a marker.
         deep: hash every file, not only those that changed since the marker was written.
+        files: look at the packages' files at all; without, at the interpreter and the folder alone.
     """
     marker = read_marker(root)
     found = list(_foundations(root, marker))
     site = site_packages(root)
     if site is None:
         return [*found, Damage("its folder of packages is missing")]
+    if not files:
+        return found
     entries: list[_Entry] = []
     # An environment made by fluxkit 0.1 has no list: what is there must answer for itself.
     for folder, digest in (marker.get("packages") or dict.fromkeys(_dist_infos(site), "")).items():

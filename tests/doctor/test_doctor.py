@@ -280,6 +280,26 @@ def test_half_built_and_unreadable_environments_are_listed_with_how_to_remove_th
     assert f"rm -r {half}" in listed[1].fix
 
 
+def test_the_files_of_this_projects_trainer_are_looked_at(real_project: Path) -> None:
+    lock = shipped_lock(find_release("4.8.0"), "cpu")
+    assert lock is not None
+    root = environment_for(lock).root
+    other = root.with_name("simpletuner-9-cpu-c")
+    for folder in (root, other):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        info = next(folder.glob("lib/python3*/site-packages")) / "click-8.0.dist-info"
+        info.mkdir()
+        (info / "RECORD").write_text("click/core.py,sha256=0,5\n")
+        (folder / MARKER).write_text(json.dumps({"digest": lock.digest}))
+    toml = real_project / "fluxkit.toml"
+    toml.write_text(toml.read_text().replace("[simpletuner]\n", '[simpletuner]\nplatform = "cpu"\n'))
+    opened, pin, error = command._open(real_project)
+    states = {one.root: one for one in gather.gather(opened, pin, error, offline=True).environments}
+    assert states[root].damage == ("click/core.py is missing",)
+    assert states[other].state == "ready"
+    assert states[other].size == 5
+
+
 def test_a_gated_model_that_is_refused_is_a_problem(real_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bool:
         raise UserError("The Hub does not let this account read it.", fix="Accept the licence.")
