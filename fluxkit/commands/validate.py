@@ -20,8 +20,8 @@ from fluxkit.project.load import Project
 # What a clean copy no longer has.
 _PREPARE_MENDS = {
     "image.mislabelled", "image.format", "image.upper-case", "image.same-stem", "image.name-twin", "image.name",
-    "image.orientation", "image.sideways", "image.animated", "image.cmyk", "image.16-bit", "image.alpha", "image.duplicate",
-    "image.near-duplicate", "caption.bom", "caption.blank-line",
+    "image.orientation", "image.sideways", "image.animated", "image.cmyk", "image.16-bit", "image.alpha",
+    "image.duplicate", "image.near-duplicate", "caption.bom", "caption.blank-line",
 }  # fmt: skip
 
 

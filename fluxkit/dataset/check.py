@@ -68,6 +68,9 @@ def check_dataset(
         findings += _folder_findings(folder, images, rules, detector)
         findings += trigger_token_findings(rules.trigger, folder, tokenizers or Tokenizers())
         findings += bucket_findings(folder, simulate_buckets(images, rules), rules)
+    # Honoured or ignored, not both.
+    sideways = {finding.path for finding in findings if finding.code == "image.sideways"}
+    findings = [one for one in findings if one.code != "image.orientation" or one.path not in sideways]
     return DatasetReport(folder, tuple(findings), tuple(images))
 
 
