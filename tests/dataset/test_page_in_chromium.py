@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,7 +41,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> DatasetReport:
-    """Nine photos: two with errors, one turned, one hostile; the folder has a warning."""
+    """Nine photos: two with errors, one turned, one with 16 bits, one hostile; the folder has a warning."""
     folder = tmp_path_factory.mktemp("photos")
     make_demo_dataset(folder, "behitek", "man", count=9, size=64)
     (folder / "demo-02.txt").write_text("a man with a guitar")
@@ -48,6 +49,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> DatasetReport:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (128, 64), "teal").save(folder / "demo-04.png", exif=exif)
+    levels = np.random.default_rng(0).integers(0, 2**16, (64, 64), dtype=np.uint16)
+    Image.fromarray(levels).save(folder / "demo-06.png")
     hostile = "<img src=x onerror=\"document.title='owned'\">.png"
     (folder / "demo-05.png").rename(folder / hostile)
     (folder / "demo-05.txt").rename((folder / hostile).with_suffix(".txt"))
@@ -130,7 +133,8 @@ def test_search_looks_into_captions_findings_and_names(tab: Any, text: str, foun
 
 
 def test_the_frame_lies_where_the_crop_is(tab: Any) -> None:
-    card = tab.locator(".card", has_text="demo-03.png")  # 60 x 120: too small for 64, cropped at 32
+    # 60 x 120: too small for 64, cropped at 32.
+    card = tab.locator(".card", has=tab.locator("h3", has_text="demo-03.png"))
     frame, image = card.locator(".crop").bounding_box(), card.locator(".photo > img").bounding_box()
     assert card.locator(".crop").count() == 1
     assert card.locator(".crop b").inner_text() == "32"
@@ -149,7 +153,7 @@ def test_frames_of_one_resolution_or_none(tab: Any) -> None:
 
 
 def test_a_turned_photo_is_shown_upright_and_as_it_is_trained(tab: Any) -> None:
-    card = tab.locator(".card", has_text="demo-04.png")
+    card = tab.locator(".card", has=tab.locator("h3", has_text="demo-04.png"))
     assert card.locator(".tag").inner_text() == "trained turned"
     box = card.locator(".photo > img").bounding_box()
     assert box["height"] > box["width"], "128 x 64 as stored, turned by its EXIF"
@@ -188,7 +192,8 @@ def test_a_thousand_photos_still_filter_at_once(browser: Any, tmp_path: Path) ->
     rules = DatasetRules(trigger="behitek", resolutions=(64, 32), captions="trigger", release="4.8.0", steps=100)
     report = check_dataset(photos, rules)
     some = tuple(Finding("image.test", "warning", path, "Made up.", "None.") for path in images[::10])
-    report = DatasetReport(report.folder, report.findings + some, report.images)
+    # Plain colours look blurred and alike: their own findings would be on every photo.
+    report = DatasetReport(report.folder, some, report.images)
     page = tmp_path / "page.html"
     assert write_page(page, report, preview_training(report.images, rules)) < 20e6
     context = browser.new_context(viewport={"width": 1280, "height": 900})
