@@ -52,7 +52,7 @@ def trigger_findings(trigger: str, where: Path) -> Iterator[Finding]:
 
 def word_languages(word: str) -> dict[str, float]:
     """The languages that `word` is a word of, most frequent first, with its Zipf frequency in each."""
-    from wordfreq import available_languages, get_frequency_dict
+    from wordfreq import available_languages, get_frequency_dict, get_frequency_list
 
     # The dictionaries themselves: the lookup functions want tokenizers for Chinese, Japanese and Korean.
     word = word.casefold()
@@ -61,6 +61,9 @@ def word_languages(word: str) -> dict[str, float]:
         frequency = get_frequency_dict(language, wordlist="small").get(word, 0.0)
         if frequency > 0:
             found[language] = round(math.log10(frequency) + 9, 2)
+        # It would keep all 42 lists: 185 MB.
+        get_frequency_dict.cache_clear()
+        get_frequency_list.cache_clear()
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
