@@ -79,7 +79,7 @@ def test_what_is_no_usable_version_is_an_error_with_a_way_out(wanted: str, said:
 
 
 @pytest.mark.parametrize(("version", "has"), [
-    ("4.10.1", True), ("4.12.0", True), ("4.10.0", False), ("4.8.0", False),
+    ("4.10.1", True), ("4.12.0", True), ("4.9.3", True), ("4.9.2", False), ("4.8.0", False),
 ])  # fmt: skip
 def test_a_defect_holds_in_its_span(version: str, has: bool) -> None:
     assert ("tensorboard-hparams" in {defect.id for defect in find_release(version).defects}) is has
