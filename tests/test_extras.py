@@ -5,10 +5,10 @@ import pytest
 
 from fluxkit import extras
 from fluxkit.commands import sample, train, upgrade
-from fluxkit.commands.init import init
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import UserError
+from tests.projects import start_project
 
 
 @pytest.fixture
@@ -23,16 +23,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_verb_that_needs_the_sampling_extra_says_how_to_get_it(tmp_path: Path) -> None:
     make_demo_dataset(tmp_path / "dataset", "behitek", "man")
     quiet = Output(verbosity=-1)
-    init(
-        tmp_path,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=quiet,
-    )
+    start_project(tmp_path)
     verbs = [
         lambda: sample.sample(tmp_path, **dict.fromkeys(SAMPLE_OPTIONS), out=quiet),  # type: ignore[arg-type]
         lambda: train.train(tmp_path, rehearse=True, dry_run=False, fresh=False, option=(), out=quiet),

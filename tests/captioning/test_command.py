@@ -15,11 +15,11 @@ from fluxkit.captioning import captioner as module
 from fluxkit.captioning.run import Captioned, Description
 from fluxkit.commands import caption as command
 from fluxkit.commands.caption import caption
-from fluxkit.commands.init import init
 from fluxkit.commands.prepare import prepare
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import InterruptedByUser, UserError
+from tests.projects import start_project
 
 
 @pytest.fixture
@@ -28,16 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_demo_dataset(folder / "dataset", "behitek", "man", count=3, size=64)
     for path in (folder / "dataset").glob("*.txt"):
         path.unlink()
-    init(
-        folder,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(folder)
     monkeypatch.setattr(module, "MAX_NEW_TOKENS", 6)
     return folder
 

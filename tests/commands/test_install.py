@@ -18,10 +18,9 @@ from types import ModuleType
 import psutil
 import pytest
 
-from fluxkit.commands.init import init
-from fluxkit.console import Output
 from fluxkit.trainer.environment import MARKER, environment_for
 from fluxkit.trainer.lock import Lock
+from tests.projects import start_project
 
 
 def _load() -> ModuleType:
@@ -98,16 +97,7 @@ FAULTS = {
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
-    init(
-        root,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(root)
     return root
 
 

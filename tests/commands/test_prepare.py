@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from fluxkit.commands import prepare as command
-from fluxkit.commands.init import init
 from fluxkit.commands.prepare import prepare
 from fluxkit.commands.render import render
 from fluxkit.commands.training_data import training_data
@@ -18,22 +17,14 @@ from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import InterruptedByUser, UserError
 from fluxkit.project.load import load_project
+from tests.projects import start_project
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     make_demo_dataset(folder / "dataset", "behitek", "man", count=6, size=64)
-    init(
-        folder,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(folder)
     toml = folder / "fluxkit.toml"
     toml.write_text(toml.read_text().replace("[1024, 512]", "[64]"))
     return folder

@@ -16,13 +16,13 @@ from safetensors.numpy import save_file
 
 from fluxkit.commands import assemble as shared
 from fluxkit.commands import train as command
-from fluxkit.commands.init import init
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.environment import Environment, environment_for
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+from tests.projects import start_project
 
 BAR = "Epoch 1/1, Steps: 100%|#| {step}/{total} [00:01<00:00,  1.00s/it, lr=1e-4, step_loss=0.25]"
 SAVE = f"""
@@ -39,16 +39,7 @@ Trainer = Callable[[str], None]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "project"
     make_demo_dataset(root / "dataset", "behitek", "man")
-    init(
-        root,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(root)
     base = tmp_path / "base"
     (base / "transformer").mkdir(parents=True)
     (base / "model_index.json").write_text("{}")

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from fluxkit.commands import upgrade as command
-from fluxkit.commands.init import init
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import InstallError, TrainerError, UserError
@@ -25,6 +24,7 @@ from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.lockfile import with_lock, write_lock_file
 from fluxkit.trainer.releases import Release, find_release
 from fluxkit.trainer.schema import load_schema
+from tests.projects import start_project
 
 PARSER = """
 import argparse
@@ -81,16 +81,7 @@ def use_wheels(wheels: Path, requirements: dict[str, str], monkeypatch: pytest.M
 
 def make_project(root: Path) -> None:
     make_demo_dataset(root / "dataset", "behitek", "man")
-    init(
-        root,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner="4.8.0",
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(root, simpletuner="4.8.0")
     toml = root / "fluxkit.toml"
     toml.write_text(toml.read_text().replace("[train.options]", "[train.options]\nflux_schedule_shift = 3  # mine\n#"))
 

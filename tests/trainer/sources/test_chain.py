@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from fluxkit.commands import assemble as shared
-from fluxkit.commands.init import init
 from fluxkit.commands.install import install
 from fluxkit.commands.train import train
 from fluxkit.console import Output
@@ -21,6 +20,7 @@ from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import FluxkitError, InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.lockfile import read_lock_file
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+from tests.projects import start_project
 
 pytestmark = pytest.mark.usefixtures("wheels")
 FLAT, PACKAGED = "1.4.0", "4.7.0"
@@ -42,16 +42,7 @@ def _one_environment_for_all(shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "project"
     make_demo_dataset(root / "dataset", "behitek", "man")
-    init(
-        root,
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="24gb",
-        simpletuner=None,
-        yes=True,
-        out=QUIET,
-    )
+    start_project(root)
     base = tmp_path / "base"
     (base / "transformer").mkdir(parents=True)
     (base / "model_index.json").write_text("{}")
