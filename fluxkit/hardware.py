@@ -1,7 +1,15 @@
 """What this machine has: NVIDIA GPUs through NVML, memory through psutil, without importing torch."""
 
+import contextlib
+import os
+import threading
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+WATCH_SECONDS = 0.25
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,68 @@ def gpus(*, details: bool = False) -> list[Gpu]:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+class MemoryWatch:
+    """The most memory that this process's children held, and that was in use on a card, while the block ran.
+
+    Args:
+        card: the GPU's number in NVML's order.
+    """
+
+    def __init__(self, card: int = 0) -> None:
+        self._card = card
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.host_bytes = 0
+        self.card_bytes = 0
+
+    def __enter__(self) -> "MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.host_bytes = max(self.host_bytes, children_bytes())
+            found = gpus()
+            if self._card < len(found):
+                gpu = found[self._card]
+                self.card_bytes = max(self.card_bytes, gpu.memory_bytes - gpu.free_bytes)
+            if self._stop.wait(WATCH_SECONDS):
+                return
+
+
+def children_bytes() -> int:
+    """Resident memory of all processes that this one started, in bytes; what they share counts for each."""
+    import psutil
+
+    total = 0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone by now
+            total += int(child.memory_info().rss)
+    return total
+
+
+def container_limit() -> int | None:
+    """How much memory the container around this process may take, in bytes; None where there is no limit."""
+    for path in _CGROUP_LIMITS:
+        try:
+            text = Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        # "max", or in the old format a number beyond every machine's memory.
+        return int(text) if text.isdigit() and int(text) < 2**60 else None
+    return None
+
+
+def training_card() -> int:
+    """The number, in NVML's order, of the GPU that a trainer started from here uses first."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return int(first) if first.isdigit() else 0
 
 
 def host_memory() -> HostMemory:

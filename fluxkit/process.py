@@ -211,3 +211,12 @@ def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> N
 def _text(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode("utf-8", "replace")
+
+
+def end_children() -> None:
+    """Kill every process that this one started, and theirs, in whatever session they are."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone by now
+            child.kill()

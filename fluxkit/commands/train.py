@@ -62,12 +62,12 @@ def train(
         out.warn(note)
     environment = ready_environment(opened)
     if dry_run:
-        _print_plan(_plan(opened, assembled, folder, environment, local), existing, out)
+        _print_plan(plan_run(opened, assembled, folder, environment, local), existing, out)
         return None
     run = existing or _start(opened, assembled, base)
     assembled = _assemble(opened, run.folder, option, rehearsal)
     write_rendered(assembled.rendered, run.config_dir)
-    plan = _plan(opened, assembled, run.folder, environment, local)
+    plan = plan_run(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
     return supervise(run, plan, _expected_modules(assembled, base), out)
@@ -103,9 +103,18 @@ def _say_changes(assembled: Assembled, out: Output) -> None:
         out.say(f"  {what}: {before} → {after}")
 
 
-def _plan(
+def plan_run(
     project: Project, assembled: Assembled, folder: Path, environment: Environment, local: bool
 ) -> launch.RunPlan:
+    """The launch of an assembled project in a folder: `train`'s, and the measured one of `fit`.
+
+    Args:
+        project: the project.
+        assembled: its rendered config, with paths into `folder`.
+        folder: becomes the working folder.
+        environment: the trainer's.
+        local: whether the base model is a folder, and the hub out of bounds.
+    """
     config: Any = assembled.rendered.documents["config.json"]
     names = shims_for(
         assembled.release.version,
