@@ -134,6 +134,17 @@ def train(project: Path | None, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--measure", is_flag=True, help="Train 3 real steps and keep what they took.")
+@click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option, as for train.")
+@_common(reports=True)
+def fit(project: Path | None, **options: Any) -> None:
+    """Say whether the training fits this machine's GPU, RAM and disk, and what would make it fit."""
+    from fluxkit.commands.fit import fit as run
+
+    run(project, **options)
+
+
+@cli.command()
 @click.option("--run", "run_id", metavar="ID", help="The run to take the adapter from [default: the newest].")
 @click.option("--checkpoint", default="latest", show_default=True, help="latest, a step, or all.")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="Instead of prompts.toml.")

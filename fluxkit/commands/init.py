@@ -16,13 +16,10 @@ from fluxkit.hardware import gpus
 from fluxkit.project.config import ProjectConfig
 from fluxkit.project.load import CONFIG_FILE, load_project
 from fluxkit.project.scaffold import scaffold
-from fluxkit.resources import resource
+from fluxkit.rendering.profiles import NOT_MEASURED, load_profile, profile_names
 from fluxkit.textmatch import did_you_mean
 from fluxkit.trainer.releases import find_release
 
-_NOT_MEASURED = ("16gb", "48gb")
-# A card sold as 24 GB reports 23.6 to 24 GiB, one sold as 12 GB 11.6 to 12.
-_PROFILE_BY_GIB = ((22.0, "24gb"), (11.0, "12gb"))
 _DEFAULT_TRIGGER_FIX = 'Name one with --trigger: a made-up word such as "behitek".'
 
 
@@ -82,20 +79,15 @@ def _config(values: dict[str, Any]) -> ProjectConfig:
         raise UserError(f"{key}: {problem['msg']}, not {problem['input']!r}.", fix="Give another value.") from error
 
 
-def known_profiles() -> list[str]:
-    """The names of the profiles that fluxkit ships."""
-    return sorted(path.stem for path in resource("profiles").glob("*.toml"))
-
-
 def profile_for_memory(gib: float) -> str:
-    """The largest profile that a card's memory holds.
+    """The largest profile that a card's memory holds: what it was measured to take, and a CUDA context.
 
     Raises:
         UserError: it holds none.
     """
-    for least, name in _PROFILE_BY_GIB:
-        if gib >= least:
-            return name
+    fitting = [name for name in profile_names() if load_profile(name).card_gib <= gib]
+    if fitting:
+        return fitting[-1]
     raise UserError(
         f"The graphics card has {gib:.1f} GiB of memory; training FLUX.1-dev takes 12 GB at least.",
         fix="Train on a machine with a larger card: name its profile, e.g. --profile 12gb or --profile 24gb.",
@@ -109,9 +101,9 @@ def _checked_profile(name: str, out: Output) -> str:
             return profile_for_memory(found[0].memory_gib)
         out.warn("No NVIDIA GPU found here; taking 24gb. Set [train] profile for the machine that trains.")
         return "24gb"
-    if name in _NOT_MEASURED:
+    if name in NOT_MEASURED:
         raise UserError(f"The profile {name} is not measured yet.", fix="Use --profile 12gb or --profile 24gb.")
-    known = known_profiles()
+    known = profile_names()
     if name not in known:
         hint = did_you_mean(name, known)
         raise UserError(f'There is no profile "{name}".{hint}', fix=f"Use auto, {' or '.join(known)}.")

@@ -9,7 +9,6 @@ from fluxkit.hardware import Gpu, GpuProcess
 from fluxkit.project.config import FLUX_DEV
 from fluxkit.rendering.profiles import Profile, load_profile, profile_names
 
-CONTEXT_GIB = 0.75  # a CUDA context, beyond what PyTorch reserves (H200, 2026-11-22)
 QUANTIZE_BYTES = 50e9  # RAM to quantize FLUX.1-dev on the CPU to int8; 38 GiB were measured, without the rest
 MODEL_BYTES = 33.3e9  # FLUX.1-dev in diffusers format
 TRAINER_BYTES = 6.7e9  # SimpleTuner 4.8.0 for CUDA: 6,306 MiB (2026-11-24)
@@ -45,10 +44,10 @@ def check_gpu(facts: Facts) -> Iterator[Finding]:
 
 def _memory_of(gpu: Gpu, profile: Profile | None) -> Iterator[Finding]:
     group = "GPU"
-    needed = _gib(profile) if profile else 0.0
+    needed = profile.card_gib if profile else 0.0
     holders = ", ".join(_holder(one) for one in gpu.processes)
     if profile and needed > gpu.memory_gib:
-        fitting = [name for name in profile_names() if _gib(load_profile(name)) <= gpu.memory_gib]
+        fitting = [name for name in profile_names() if load_profile(name).card_gib <= gpu.memory_gib]
         fix = f'Set [train] profile to "{fitting[-1]}".' if fitting else "FLUX needs a card with 12 GB or more."
         yield Finding(
             group,
@@ -126,7 +125,7 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
     memory = facts.memory
     both = memory.total + memory.swap
     profile = _profile(facts)
-    measured = profile.measured.get("host_memory_gib") if profile else None
+    measured = profile.measured.host_gib if profile else None
     # The measured figure and a tenth; without a profile the larger way, quantizing on the CPU.
     needed = float(measured) * 2**30 * 1.1 if measured else QUANTIZE_BYTES
     has = f"{memory.total / 1e9:.0f} GB of RAM and {memory.swap / 1e9:.0f} GB of swap"
@@ -209,7 +208,3 @@ def _profile(facts: Facts) -> Profile | None:
         return load_profile(facts.project.config.train.profile) if facts.project else None
     except UserError:
         return None  # check_project says so
-
-
-def _gib(profile: Profile) -> float:
-    return float(profile.measured["peak_reserved_gib"]) + CONTEXT_GIB

@@ -1,8 +1,12 @@
 """VRAM classes: settings that were measured to fit a card, as data in `profiles/`."""
 
+import datetime as dt
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fluxkit.errors import UserError
@@ -11,6 +15,47 @@ from fluxkit.textmatch import did_you_mean
 
 # Classes that the design names and nobody has measured: a guess here is an out-of-memory after an hour.
 NOT_MEASURED = ("16gb", "48gb")
+CONTEXT_GIB = 0.75  # a CUDA context, beyond what PyTorch reserves (H200, 2026-11-22)
+SETTINGS = ("options", "lycoris", "env", "dataset")
+_REQUIRED = (
+    "settings", "date", "gpu", "simpletuner", "cap_gib", "batch_size", "host_gib",
+    "peak_allocated_gib", "peak_reserved_gib", "seconds_per_step", "allocated_gib", "reserved_gib",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What proves a profile: one run of the real trainer on a full-size FLUX.1-dev, with the allocator capped.
+
+    Args:
+        settings: `settings_digest` of what was measured.
+        date: when.
+        gpu: the card.
+        simpletuner: the release.
+        cap_gib: what PyTorch's allocator was allowed, in GiB: what a card of the class leaves it.
+        batch_size: pictures in a step.
+        host_gib: the most memory that the trainer's processes held, in GiB.
+        peak_allocated_gib: the most in tensors, over all phases.
+        peak_reserved_gib: the most taken from the driver, over all phases.
+        seconds_per_step: by the picture's edge in pixels.
+        allocated_gib: by phase (`trainer.measure.PHASES`, and `training_step_1024`); what was not recorded is absent.
+        reserved_gib: likewise.
+        card_gib: the most in use on the whole card, where it was recorded.
+    """
+
+    settings: str
+    date: dt.date
+    gpu: str
+    simpletuner: str
+    cap_gib: float
+    batch_size: int
+    host_gib: float
+    peak_allocated_gib: float
+    peak_reserved_gib: float
+    seconds_per_step: Mapping[int, float]
+    allocated_gib: Mapping[str, float]
+    reserved_gib: Mapping[str, float]
+    card_gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +68,7 @@ class Profile:
         lycoris: LyCORIS settings.
         env: environment of the trainer's process.
         dataset: keys of every image backend.
-        measured: what proves it: figures, machine, date.
+        measured: what proves it.
         shims: repairs of the trainer's libraries, by name, that the figures were measured with.
     """
 
@@ -32,8 +77,13 @@ class Profile:
     lycoris: Mapping[str, Any]
     env: Mapping[str, str]
     dataset: Mapping[str, Any]
-    measured: Mapping[str, Any]
-    shims: tuple[str, ...] = ()
+    measured: Measured
+    shims: tuple[str, ...] = field(default=())
+
+    @property
+    def card_gib(self) -> float:
+        """What it was measured to take of a card, a CUDA context included, in GiB."""
+        return self.measured.peak_reserved_gib + CONTEXT_GIB
 
 
 def profile_names() -> tuple[str, ...]:
@@ -46,7 +96,7 @@ def load_profile(name: str) -> Profile:
     """Load a profile.
 
     Raises:
-        UserError: no such profile, or one that has not been measured yet.
+        UserError: no such profile, or one that has not been measured yet, or not with these settings.
     """
     known = profile_names()
     if name not in known:
@@ -59,6 +109,39 @@ def load_profile(name: str) -> Profile:
             f'There is no profile "{name}".{did_you_mean(name.lower(), known)}',
             fix=f"Set [train] profile to one of: {choices}.",
         )
-    data = tomllib.loads(resource("profiles", f"{name}.toml").read_text(encoding="utf-8"))
-    shims = tuple(data.pop("shims", ()))
-    return Profile(name=name, shims=shims, **data)
+    return read_profile(resource("profiles", f"{name}.toml"))
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile's file; one without a measurement of exactly its settings is refused.
+
+    Raises:
+        UserError: it has no measurement, an incomplete one, or one that is older than its settings.
+    """
+    name = path.stem
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    measured = data.get("measured")
+    fix = f"Measure it on a GPU: `python benchmarks/profiles.py --write {name}` in fluxkit's repository."
+    if not measured:
+        raise UserError(f'The profile "{name}" has no measurement: it is a guess.', fix=fix)
+    missing = [key for key in _REQUIRED if key not in measured]
+    if missing:
+        raise UserError(f'The measurement of the profile "{name}" lacks {", ".join(missing)}.', fix=fix)
+    if measured["settings"] != settings_digest(data):
+        raise UserError(
+            f'The settings of the profile "{name}" were changed after they were measured ({measured["date"]}).', fix=fix
+        )
+    pace = {int(edge): float(seconds) for edge, seconds in measured["seconds_per_step"].items()}
+    known = {key: measured[key] for key in (*_REQUIRED, "card_gib") if key in measured}
+    return Profile(
+        name=name,
+        shims=tuple(data.get("shims", ())),
+        measured=Measured(**{**known, "seconds_per_step": pace}),
+        **{key: data[key] for key in SETTINGS},
+    )
+
+
+def settings_digest(data: Mapping[str, Any]) -> str:
+    """A hash of everything in a profile that changes what the trainer does: its tables of settings, and its shims."""
+    settings = {key: data.get(key, {}) for key in SETTINGS} | {"shims": sorted(data.get("shims", ()))}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -12,7 +12,6 @@ from fluxkit.project.load import load_project
 
 @pytest.fixture(autouse=True)
 def _profiles_and_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "known_profiles", lambda: ["12gb", "24gb"])
     monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", int(23.6 * 2**30), 0, "1")])
 
 

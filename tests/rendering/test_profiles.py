@@ -1,14 +1,21 @@
+import shutil
+from pathlib import Path
+
 import pytest
 
 from fluxkit.errors import UserError
-from fluxkit.rendering.profiles import load_profile, profile_names
+from fluxkit.rendering.profiles import load_profile, profile_names, read_profile
+from fluxkit.resources import resource
 
 
-def test_the_measured_profiles() -> None:
+def test_every_shipped_profile_has_a_measurement_of_its_own_settings_that_leaves_room() -> None:
     assert profile_names() == ("12gb", "24gb")
-    for name in profile_names():
-        profile = load_profile(name)
-        assert profile.measured["peak_reserved_gib"] < profile.measured["cap_gib"] < int(name.removesuffix("gb"))
+    for path in resource("profiles").glob("*.toml"):
+        measured = read_profile(path).measured
+        assert measured.peak_allocated_gib <= measured.peak_reserved_gib <= 0.95 * measured.cap_gib
+        assert measured.cap_gib < int(path.stem.removesuffix("gb"))
+        assert set(measured.seconds_per_step) == {512, 1024}
+        assert max(measured.allocated_gib.values()) == measured.peak_allocated_gib
 
 
 def test_12gb_is_the_nf4_row() -> None:
@@ -27,6 +34,53 @@ def test_24gb_is_the_int8_row() -> None:
         "offload_during_startup": True,
     }
     assert profile.shims == ()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copy(resource("profiles", "12gb.toml"), tmp_path / "12gb.toml"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("vae_batch_size = 1", "vae_batch_size = 2"),
+        ("bypass_mode = true", "bypass_mode = true\nfactor = 4"),
+        ('shims = ["linear4bit"]', "shims = []"),
+        ("expandable_segments:True", "expandable_segments:False"),
+        ("[dataset]", '[dataset]\ncrop = "random"'),
+    ],
+)
+def test_a_profile_whose_settings_were_changed_after_the_measurement_is_refused(copy: Path, old: str, new: str) -> None:
+    text = copy.read_text()
+    assert old in text
+    copy.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"changed after they were measured \(2026-11-22\)") as caught:
+        read_profile(copy)
+    assert "benchmarks/profiles.py --write 12gb" in caught.value.fix
+
+
+def test_a_comment_or_the_order_changes_nothing(copy: Path) -> None:
+    text = copy.read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("base_model_precision", "vae_batch_size"))]
+    for line in lines:
+        text = text.replace(line + "\n", "")
+    swapped = "\n".join(f"{line}  # and more" for line in reversed(lines))
+    copy.write_text(text.replace("[options]", f"[options]\n{swapped}"))
+    assert read_profile(copy).options == load_profile("12gb").options
+
+
+def test_a_profile_without_a_measurement_is_refused(copy: Path) -> None:
+    copy.write_text(copy.read_text().partition("[measured]")[0])
+    with pytest.raises(UserError, match="no measurement"):
+        read_profile(copy)
+
+
+def test_half_a_measurement_is_refused_naming_what_is_missing(copy: Path) -> None:
+    lines = copy.read_text().splitlines()
+    copy.write_text("\n".join(line for line in lines if not line.startswith(("cap_gib", "host_gib"))))
+    with pytest.raises(UserError, match="lacks cap_gib, host_gib"):
+        read_profile(copy)
 
 
 @pytest.mark.parametrize("name", ["16gb", "48gb"])

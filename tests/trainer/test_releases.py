@@ -29,7 +29,7 @@ def test_find_release_takes_usual_spellings(spelling: str) -> None:
 
 
 def test_the_default_is_the_newest_that_was_measured_on_a_gpu() -> None:
-    measured = {load_profile(name).measured["simpletuner"] for name in profile_names()}
+    measured = {load_profile(name).measured.simpletuner for name in profile_names()}
     assert measured == {release.version for release in releases() if release.tested.gpu_measured}
     assert default_release().version == default_simpletuner() == "4.8.0"
 

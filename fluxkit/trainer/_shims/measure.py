@@ -4,8 +4,9 @@ Why inside: only the process that trains can ask PyTorch for its peaks, and only
 smaller card would have. Bound to no release: phases are recognised by what any SimpleTuner calls in its libraries (T5's
 forward, the VAE's encode, loading a transformer, accelerate's accumulate and save_state, a pipeline's progress bar,
 an optimizer's step); where a library lacks one of them, that phase is absent, and nothing else changes.
-Writes JSON lines to FLUXKIT_MEASURE_FILE: `{"phase", "start"}` when a phase begins, the same with `end` and the peaks when
-it ends. Seconds of the monotonic clock; bytes. Measured, 2026-11-24: it works on a CPU (without GPU figures).
+Writes JSON lines to FLUXKIT_MEASURE_FILE: `{"phase", "start"}` when a phase begins, the same with `end` and the peaks
+when it ends. Seconds of the monotonic clock; bytes. Seen, 2026-11-24: all six phases of a rehearsal with SimpleTuner
+4.8.0, on a CPU, where there are no GPU figures.
 """
 
 import atexit
@@ -128,7 +129,7 @@ def _probe() -> "Probe | None":
 _PROBE = _probe()
 if _PROBE is not None:
     # What a failed run was doing when it failed: its last phase has no successor.
-    atexit.register(lambda: _PROBE.leave(last=True))
+    atexit.register(_PROBE.leave, last=True)
 
 
 def apply(module: Any) -> None:

@@ -1,0 +1,44 @@
+"""Before a launch: is it known that this training can't fit this machine? Then it isn't started."""
+
+from fluxkit.commands.assemble import Assembled, schema_of
+from fluxkit.commands.fitplan import assemble_plain, machine, measured_settings, training_plan
+from fluxkit.console import Output
+from fluxkit.dataset.model import DatasetReport
+from fluxkit.errors import UserError
+from fluxkit.fitting.judge import judge
+from fluxkit.fitting.model import Fit
+from fluxkit.fitting.report import shortfall_text
+from fluxkit.fitting.store import settings_key, stored
+from fluxkit.project.load import Project
+
+
+def check_fit(project: Project, assembled: Assembled, report: DatasetReport, out: Output) -> None:
+    """Refuse a training that is known not to fit; what is only feared is said, and the training goes on.
+
+    Args:
+        project: the project.
+        assembled: as it will be trained.
+        report: its checked dataset.
+        out: where to say things.
+
+    Raises:
+        UserError: GPU memory, RAM or disk are known to be too small; with the three cheapest changes that would fit.
+    """
+    fit = fit_of(project, assembled, report)
+    for note in fit.notes:
+        out.detail(note)
+    if fit.shortfalls:
+        lines = "\n".join(line for shortfall in fit.shortfalls for line in shortfall_text(shortfall))
+        raise UserError(
+            f"This training does not fit this machine:\n{lines}",
+            fix="Make one of the changes, then run `fluxkit train` again; `--no-fit-check` starts it all the same.",
+        )
+
+
+def fit_of(project: Project, assembled: Assembled, report: DatasetReport) -> Fit:
+    """Whether an assembled project fits this machine, as far as it is known."""
+    plan = training_plan(project, assembled, assemble_plain(project), schema_of(project), report)
+    here = machine(project)
+    release = assembled.release.version
+    known = stored(settings_key(measured_settings(assembled), here.gpu, release)) if here.gpu else None
+    return judge(plan, here, known)

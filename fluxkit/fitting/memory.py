@@ -1,0 +1,145 @@
+"""What a training takes of the GPU: the profile's measured table, this machine's own measurement, and what follows.
+
+Only figures that were measured under these conditions or smaller ones count as knowledge; what is worked out from them
+is an estimate, and is called one.
+"""
+
+from collections.abc import Mapping
+
+from fluxkit.fitting.adapter import MEASURED_PARAMETERS, TRAINING_BYTES
+from fluxkit.fitting.model import GpuNeed, PhaseNeed, Surety, TrainingPlan
+from fluxkit.fitting.store import StoredMeasurement
+from fluxkit.rendering.profiles import CONTEXT_GIB, Measured
+
+_GIB = 2**30
+_TEXT_TOKENS = 512  # T5's, beside the picture's own
+MEASURED_EDGE = 1024  # of the validation image and of the VAE's cache, in every measurement
+
+
+def gpu_need(plan: TrainingPlan, stored: StoredMeasurement | None = None) -> GpuNeed:
+    """What a training takes of the GPU.
+
+    Args:
+        plan: the training.
+        stored: these settings, measured on this machine.
+    """
+    if stored is not None:
+        return _measured_here(stored)
+    notes = list(_doubts(plan))
+    phases = tuple(need if not notes else _doubted(need) for need in _phases(plan))
+    exact = all(need.gib == need.at_least for need in phases)
+    surety: Surety = "unknown" if plan.unmeasured else "measured profile" if exact and not notes else "estimate"
+    return GpuNeed(phases, surety, (*notes, *_estimated(plan, phases)), context_gib=CONTEXT_GIB)
+
+
+def tokens(edge: int) -> int:
+    """Length of the transformer's sequence for a square picture: patches of 16 pixels, and the caption."""
+    return (edge // 16) ** 2 + _TEXT_TOKENS
+
+
+def _measured_here(stored: StoredMeasurement) -> GpuNeed:
+    phases = tuple(PhaseNeed(name, gib, gib) for name, gib in stored.allocated_gib.items())
+    notes = (f"Measured on this machine on {stored.date}, with the settings as they are.",)
+    # What the card had in use beyond PyTorch is not known by itself: the same context as everywhere.
+    return GpuNeed(phases, "measured here", notes, "" if stored.ok else stored.ended_in, CONTEXT_GIB)
+
+
+def _phases(plan: TrainingPlan) -> list[PhaseNeed]:
+    measured = plan.profile.measured
+    largest = max(plan.resolutions)
+    found = []
+    for phase, gib in measured.allocated_gib.items():
+        if phase.startswith("training_step"):
+            continue
+        if phase == "validation_image":
+            if plan.validation_edge is not None:
+                found.append(_at_edge(phase, gib + _adapter_gib(plan), gib, plan.validation_edge))
+        elif phase == "vae_caching":
+            found.append(_at_edge(phase, gib, gib, largest))
+        else:
+            found.append(PhaseNeed(phase, gib, gib))
+    step = _training_step(plan, measured)
+    return [*found, step] if step else found
+
+
+def _at_edge(phase: str, gib: float, measured: float, edge: int) -> PhaseNeed:
+    """A phase that was measured at one size of picture: a bound from above for smaller ones, from below for larger."""
+    scaled = gib if edge <= MEASURED_EDGE else gib * tokens(edge) / tokens(MEASURED_EDGE)
+    return PhaseNeed(phase, scaled, min(gib, measured) if edge >= MEASURED_EDGE else 0.0, edge)
+
+
+def _training_step(plan: TrainingPlan, measured: Measured) -> PhaseNeed | None:
+    points = step_points(measured)
+    if not points:
+        return None
+    edge = max(plan.resolutions)
+    more = _adapter_gib(plan)
+    smaller = [gib for at, gib in points.items() if at <= edge and measured.batch_size <= plan.batch_size]
+    at_least = max(smaller, default=0.0) + min(more, 0.0)
+    if edge in points and plan.batch_size == measured.batch_size:
+        return PhaseNeed("training_step", points[edge] + more, at_least, edge)
+    if len(points) < 2:
+        return PhaseNeed("training_step", max(points.values()) + more, at_least, edge)
+    # Activations grow with the sequence and the batch, weights don't: a line through the measured points.
+    (low, low_gib), (high, high_gib) = min(points.items()), max(points.items())
+    slope = (high_gib - low_gib) / (tokens(high) - tokens(low)) / measured.batch_size
+    weights = low_gib - slope * tokens(low) * measured.batch_size
+    return PhaseNeed("training_step", weights + slope * tokens(edge) * plan.batch_size + more, at_least, edge)
+
+
+def step_points(measured: Measured) -> Mapping[int, float]:
+    """The measured training steps: GiB by the picture's edge."""
+    prefix = "training_step_"
+    return {
+        int(name.removeprefix(prefix)): gib for name, gib in measured.allocated_gib.items() if name.startswith(prefix)
+    }
+
+
+def _adapter_gib(plan: TrainingPlan) -> float:
+    """What the adapter takes more (or less) than the measured one: weights, gradients, the optimizer's three states."""
+    if plan.adapter_parameters is None:
+        return 0.0
+    return (plan.adapter_parameters - MEASURED_PARAMETERS) * TRAINING_BYTES / _GIB
+
+
+def _doubted(need: PhaseNeed) -> PhaseNeed:
+    return PhaseNeed(need.phase, need.gib, 0.0, need.edge)
+
+
+def _doubts(plan: TrainingPlan) -> list[str]:
+    """Why the profile's figures may not be these settings' at all: none of them is knowledge then."""
+    measured = plan.profile.measured
+    doubts = []
+    if plan.unmeasured:
+        names = ", ".join(plan.unmeasured)
+        doubts.append(f"The profile {plan.profile.name} was not measured with these settings of yours: {names}.")
+    if plan.release != measured.simpletuner:
+        doubts.append(f"It was measured with SimpleTuner {measured.simpletuner}, not {plan.release}.")
+    if plan.adapter_parameters is None:
+        doubts.append("It was measured with the default LoKr; the size of this adapter is not counted.")
+    return doubts
+
+
+def _estimated(plan: TrainingPlan, phases: tuple[PhaseNeed, ...]) -> list[str]:
+    """What was worked out rather than measured."""
+    measured = plan.profile.measured
+    notes = []
+    points = step_points(measured)
+    edge = max(plan.resolutions)
+    if edge not in points or plan.batch_size != measured.batch_size:
+        sizes = " and ".join(map(str, sorted(points)))
+        notes.append(
+            f"A step at {edge} with batch size {plan.batch_size} is worked out from steps at {sizes} with batch size "
+            f"{measured.batch_size}."
+        )
+    if plan.adapter_parameters not in (None, MEASURED_PARAMETERS):
+        notes.append(
+            f"The adapter has {plan.adapter_parameters / 1e6:.1f} M parameters, the measured one "
+            f"{MEASURED_PARAMETERS / 1e6:.1f} M."
+        )
+    if plan.validation_edge is not None and plan.validation_edge != MEASURED_EDGE:
+        notes.append(f"Validation images were measured at {MEASURED_EDGE}, not at {plan.validation_edge}.")
+    absent = [name for name in ("text_encoding", "vae_caching", "load") if name not in {one.phase for one in phases}]
+    if absent:
+        notes.append(f"Not measured by itself: {', '.join(name.replace('_', ' ') for name in absent)}.")
+    return notes
