@@ -124,6 +124,7 @@ def install(project: Path | None, **options: Any) -> None:
 @click.option("--rehearse", is_flag=True, help="The whole chain on a tiny random FLUX: minutes, no download.")
 @click.option("--dry-run", is_flag=True, help="Print what would be launched; launch nothing.")
 @click.option("--fresh", is_flag=True, help="A new run, even if one is unfinished.")
+@click.option("--no-fit-check", is_flag=True, help="Start it even if it is known not to fit this machine.")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option, for this run.")
 @_common(reports=True)
 def train(project: Path | None, **options: Any) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fluxkit.commands.assemble import Assembled, assemble, open_project
+from fluxkit.commands.assemble import Assembled, open_project
 from fluxkit.commands.fitplan import measured_settings
 from fluxkit.commands.measuring import MeasuredRun, measure_project
-from fluxkit.commands.preflight import fit_of
+from fluxkit.commands.preflight import assemble_project, fit_of
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
 from fluxkit.dataset.report import report_text as dataset_text
@@ -17,6 +17,7 @@ from fluxkit.fitting.report import report_dict, report_text
 from fluxkit.fitting.store import keep, settings_key
 from fluxkit.hardware import Gpu, gpus, training_card
 from fluxkit.project.load import Project
+from fluxkit.trainer.occupancy import occupy
 
 STEPS = 3
 
@@ -36,7 +37,7 @@ def fit(project_dir: Path | None, *, measure: bool, option: Sequence[str], out: 
     """
     opened = open_project(project_dir)
     report = check_project(opened, out=out)
-    assembled = _assemble(opened, option)
+    assembled = assemble_project(opened, option)
     if measure:
         if not report.ok:
             out.result(dataset_text(report))
@@ -50,20 +51,14 @@ def fit(project_dir: Path | None, *, measure: bool, option: Sequence[str], out: 
     return found
 
 
-def _assemble(project: Project, option: Sequence[str]) -> Assembled:
-    folder = project.cache_dir / "fit"
-    return assemble(
-        project, config_dir=folder / "config", output_dir=folder / "output", cli_options=option, rehearsal=None
-    )
-
-
 def _measure(project: Project, assembled: Assembled, option: Sequence[str], out: Output) -> None:
     gpu = _gpu()
     out.say(f"Measuring {STEPS} real steps, a validation image and a checkpoint (a few minutes) …")
     # The largest pictures alone: with several sizes, three steps might never meet them.
     dataset = project.config.dataset.model_copy(update={"resolutions": (max(project.config.dataset.resolutions),)})
     largest = replace(project, config=project.config.model_copy(update={"dataset": dataset}))
-    run = measure_project(largest, project.cache_dir / "fit", steps=STEPS, option=option, out=out)
+    with occupy(project.root):
+        run = measure_project(largest, project.cache_dir / "fit", steps=STEPS, option=option, out=out)
     if not run.ok and not run.out_of_memory:
         raise TrainerError(f"The measured run failed: {run.reason}", fix=f"Its log is {run.log}.")
     release = assembled.release.version

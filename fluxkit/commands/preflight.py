@@ -1,6 +1,9 @@
 """Before a launch: is it known that this training can't fit this machine? Then it isn't started."""
 
-from fluxkit.commands.assemble import Assembled, schema_of
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fluxkit.commands.assemble import Assembled, assemble, schema_of
 from fluxkit.commands.fitplan import assemble_plain, machine, measured_settings, training_plan
 from fluxkit.console import Output
 from fluxkit.dataset.model import DatasetReport
@@ -10,21 +13,26 @@ from fluxkit.fitting.model import Fit
 from fluxkit.fitting.report import shortfall_text
 from fluxkit.fitting.store import settings_key, stored
 from fluxkit.project.load import Project
+from fluxkit.trainer.runs import unfinished
 
 
-def check_fit(project: Project, assembled: Assembled, report: DatasetReport, out: Output) -> None:
+def check_fit(project: Project, option: Sequence[str], report: DatasetReport, out: Output, *, fresh: bool) -> None:
     """Refuse a training that is known not to fit; what is only feared is said, and the training goes on.
 
     Args:
         project: the project.
-        assembled: as it will be trained.
+        option: `-o` pairs.
         report: its checked dataset.
         out: where to say things.
+        fresh: whether a new run begins even when one is unfinished.
 
     Raises:
         UserError: GPU memory, RAM or disk are known to be too small; with the three cheapest changes that would fit.
     """
-    fit = fit_of(project, assembled, report)
+    existing = None if fresh else unfinished(project.runs_dir)
+    written = len(existing.checkpoints()) if existing else 0
+    assembled = assemble_project(project, option)
+    fit = fit_of(project, assembled, report, written=written)
     for note in fit.notes:
         out.detail(note)
     if fit.shortfalls:
@@ -35,9 +43,25 @@ def check_fit(project: Project, assembled: Assembled, report: DatasetReport, out
         )
 
 
-def fit_of(project: Project, assembled: Assembled, report: DatasetReport) -> Fit:
-    """Whether an assembled project fits this machine, as far as it is known."""
+def assemble_project(project: Project, option: Sequence[str]) -> Assembled:
+    """The project as it would be trained, in a folder that no run uses."""
+    folder = project.cache_dir / "fit"
+    return assemble(
+        project, config_dir=folder / "config", output_dir=folder / "output", cli_options=option, rehearsal=None
+    )
+
+
+def fit_of(project: Project, assembled: Assembled, report: DatasetReport, *, written: int = 0) -> Fit:
+    """Whether an assembled project fits this machine, as far as it is known.
+
+    Args:
+        project: the project.
+        assembled: as it will be trained.
+        report: its checked dataset.
+        written: checkpoints of the run that are on the disk already.
+    """
     plan = training_plan(project, assembled, assemble_plain(project), schema_of(project), report)
+    plan = replace(plan, checkpoints=max(1, plan.checkpoints - written))
     here = machine(project)
     release = assembled.release.version
     known = stored(settings_key(measured_settings(assembled), here.gpu, release)) if here.gpu else None

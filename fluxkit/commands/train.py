@@ -1,13 +1,18 @@
 """`fluxkit train`: validate, render, launch, watch, and prove the result."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
+from fluxkit.commands.preflight import check_fit
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
+from fluxkit.dataset.model import DatasetReport
 from fluxkit.dataset.report import report_text
 from fluxkit.errors import UserError
 from fluxkit.extras import require
@@ -16,7 +21,10 @@ from fluxkit.project.load import Project
 from fluxkit.rendering.render import expected_modules, write_rendered
 from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
+from fluxkit.trainer.control import VARIABLE, signal_file
 from fluxkit.trainer.environment import Environment
+from fluxkit.trainer.listener import Listener, around_proxies, listening
+from fluxkit.trainer.occupancy import Occupancy, occupy
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.sources.checkout import open_checkout
 
@@ -28,6 +36,7 @@ def train(
     dry_run: bool,
     fresh: bool,
     option: Sequence[str],
+    no_fit_check: bool = False,
     out: Output,
 ) -> runs.Run | None:
     """Train the project's adapter, or continue its newest unfinished run.
@@ -38,6 +47,7 @@ def train(
         dry_run: print the plan and launch nothing.
         fresh: start a new run even when one is unfinished.
         option: `-o` pairs.
+        no_fit_check: start it even where it is known not to fit this machine.
         out: where to say things.
 
     Returns:
@@ -49,7 +59,25 @@ def train(
         InterruptedByUser: Ctrl-C; checkpoints are kept and the next `train` continues.
     """
     opened = open_project(project)
-    _check_dataset(opened, out)
+    report = _check_dataset(opened, out)
+    with contextlib.ExitStack() as held:
+        # From here on nobody else trains in this project, nor takes the run that this one continues.
+        occupancy = None if dry_run else held.enter_context(occupy(opened.root))
+        listener = None if dry_run else held.enter_context(listening())
+        if not (rehearse or dry_run or no_fit_check):
+            check_fit(opened, option, report, out, fresh=fresh)
+        return _train(opened, rehearse, fresh, option, out, occupancy, listener)
+
+
+def _train(
+    opened: Project,
+    rehearse: bool,
+    fresh: bool,
+    option: Sequence[str],
+    out: Output,
+    occupancy: Occupancy | None,
+    listener: Listener | None,
+) -> runs.Run | None:
     rehearsal = _rehearsal(opened) if rehearse else None
     base = str(rehearsal.base) if rehearsal else opened.config.model.base
     local = check_base(base, opened.config.model.revision if not rehearse else None)
@@ -61,23 +89,25 @@ def train(
     for note in assembled.rendered.notes:
         out.warn(note)
     environment = ready_environment(opened)
-    if dry_run:
+    if occupancy is None:
         _print_plan(plan_run(opened, assembled, folder, environment, local), existing, out)
         return None
     run = existing or _start(opened, assembled, base)
-    assembled = _assemble(opened, run.folder, option, rehearsal)
+    occupancy.name(run.record.id)
+    assembled = _watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)
     plan = plan_run(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
-    return supervise(run, plan, _expected_modules(assembled, base), out)
+    return supervise(run, plan, _expected_modules(assembled, base), out, listener=listener, occupancy=occupancy)
 
 
-def _check_dataset(project: Project, out: Output) -> None:
+def _check_dataset(project: Project, out: Output) -> DatasetReport:
     report = check_project(project, out=out)
     if not report.ok:
         out.result(report_text(report))
         raise UserError("The dataset has errors.", fix="Correct them as named, then run `fluxkit train` again.")
+    return report
 
 
 def _rehearsal(project: Project) -> Rehearsal:
@@ -95,6 +125,22 @@ def _assemble(project: Project, folder: Path, option: Sequence[str], rehearsal: 
         cli_options=option,
         rehearsal=rehearsal,
     )
+
+
+def _watched(assembled: Assembled, run: runs.Run, listener: Listener | None) -> Assembled:
+    """The config with fluxkit's own webhook in it; one that the user set stays, and fluxkit reads the output alone."""
+    documents = dict(assembled.rendered.documents)
+    config: Any = documents["config.json"]
+    if listener is None or "--webhook_config" in config:
+        return assembled
+    documents["config.json"] = {**config, "--webhook_config": str(listener.write_config(run.config_dir))}
+    return replace(assembled, rendered=replace(assembled.rendered, documents=documents))
+
+
+def _watching_env(rendered: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What lets the trainer be asked for a checkpoint, and keeps its webhooks on this machine."""
+    proxies = around_proxies({**os.environ, **rendered})
+    return {**proxies, VARIABLE: str(signal_file(folder).path)}
 
 
 def _say_changes(assembled: Assembled, out: Output) -> None:
@@ -125,7 +171,7 @@ def plan_run(
     return launch.plan_launch(
         environment_bin=environment.python.parent,  # not resolved: the interpreter is a link out of the environment
         run_dir=folder,
-        extra_env={**assembled.rendered.env, **shim_env},
+        extra_env={**assembled.rendered.env, **shim_env, **_watching_env(assembled.rendered.env, folder)},
         offline=local,
         checkout=open_checkout(environment.checkout) if environment.checkout else None,
     )

@@ -86,7 +86,7 @@ def close_programs(gpu: Gpu, gib: float) -> Change:
     """Free what others hold."""
     holders = [f"{one.name or 'a program'} (process {one.pid})" for one in gpu.processes]
     named = f": {', '.join(holders)}" if holders else ", a desktop, a browser or another training"
-    return Change(f"Close what else uses the card{named}.", f"Nothing; {gib:.1f} GiB more must be free.")
+    return Change(f"Close what else uses the card{named}.", f"It costs nothing; {gib:.1f} GiB more must be free.")
 
 
 def memory_changes(plan: TrainingPlan, gib: float) -> tuple[Change, ...]:
@@ -101,7 +101,7 @@ def memory_changes(plan: TrainingPlan, gib: float) -> tuple[Change, ...]:
     ]
     missing = plan.profile.measured.host_gib - gib
     found.append(Change(f"Add {missing:.0f} GiB of swap or more.", "Loading is slow; training itself hardly."))
-    found.append(Change("Add RAM, or train on a machine with more.", "Money."))
+    found.append(Change("Add RAM, or train on a machine with more.", "It costs money."))
     return tuple(found[:MOST])
 
 
@@ -117,9 +117,11 @@ def disk_changes(plan: TrainingPlan, needs: Sequence[DiskNeed], missing: int) ->
                 "Fewer steps to choose from, and to go back to.",
             )
         )
-    found.append(Change(f"Free {missing / 1e9:.1f} GB on that disk.", "Nothing, where there is something to delete."))
+    found.append(
+        Change(f"Free {missing / 1e9:.1f} GB on that disk.", "It costs nothing, where there is something to delete.")
+    )
     if any(need.use == "the model" for need in needs):
-        found.append(Change("Set HF_HOME to a folder on a bigger disk: the model goes there.", "Nothing."))
+        found.append(Change("Set HF_HOME to a folder on a bigger disk: the model goes there.", "It costs nothing."))
     else:
-        found.append(Change("Move the project's folder to a bigger disk.", "Nothing."))
+        found.append(Change("Move the project's folder to a bigger disk.", "It costs nothing."))
     return tuple(found[:MOST])
