@@ -12,7 +12,7 @@ from fluxkit.commands.training_data import training_digest
 from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
 from fluxkit.project.load import Project, find_project, load_project
-from fluxkit.rendering.profiles import load_profile
+from fluxkit.rendering.profiles import ProfileSettings, load_profile
 from fluxkit.rendering.render import Rendered, render
 from fluxkit.rendering.settings import KnownDefect, Rehearsal, RenderRequest
 from fluxkit.trainer.environment import Environment, environment_for, is_ready
@@ -118,6 +118,7 @@ def assemble(
     output_dir: Path,
     cli_options: Sequence[str] = (),
     rehearsal: Rehearsal | None,
+    candidate: ProfileSettings | None = None,
 ) -> Assembled:
     """Render the project's config in memory and check every option against the pinned release.
 
@@ -127,6 +128,7 @@ def assemble(
         output_dir: the trainer's output folder.
         cli_options: `-o` pairs of this call.
         rehearsal: what a rehearsal replaces, or None for the real thing.
+        candidate: settings to measure instead of the profile's.
 
     Raises:
         UserError: an option is unknown, mistyped or out of its choices; all problems in one message.
@@ -166,6 +168,7 @@ def assemble(
         has_cuda=has_cuda(project),
         revision=config.model.revision,
         defects=_defects(release),
+        candidate=candidate,
     )
     rendered = render(request, accepts=lambda name: schema.find(name) is not None)
     _check(rendered, schema)
@@ -189,7 +192,7 @@ def _resolved_base(project: Project) -> str:
 def _unmeasured(release: Release, request: RenderRequest) -> Iterator[str]:
     """A note for each repair that the profile was measured with and the release doesn't get."""
     repairs = {defect.replacement for defect in release.defects if defect.action == "shim"}
-    for shim in load_profile(request.profile).shims:
+    for shim in (request.candidate or load_profile(request.profile)).shims:
         if shim not in repairs and request.rehearsal is None:
             yield (
                 f"The profile {request.profile} was measured with a repair ({shim}) that is not known to be needed or "

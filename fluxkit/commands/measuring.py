@@ -19,9 +19,11 @@ from fluxkit.hardware import MemoryWatch, training_card
 from fluxkit.hub import check_base
 from fluxkit.process import end_children
 from fluxkit.project.load import Project
+from fluxkit.rendering.profiles import ProfileSettings
 from fluxkit.rendering.render import write_rendered
 from fluxkit.rendering.settings import Rehearsal
 from fluxkit.trainer import launch
+from fluxkit.trainer.environment import Environment
 from fluxkit.trainer.measure import GIB, Measurement, read_records, with_probe
 from fluxkit.trainer.progress import ProgressReader, strip_ansi
 
@@ -59,6 +61,8 @@ def measure_project(
     cap_gib: float | None = None,
     rehearsal: Rehearsal | None = None,
     seconds: float | None = None,
+    candidate: ProfileSettings | None = None,
+    environment: Environment | None = None,
     out: Output,
 ) -> MeasuredRun:
     """Train a few steps, make a validation image and a checkpoint, and say what they took.
@@ -71,6 +75,8 @@ def measure_project(
         cap_gib: what PyTorch's allocator may take, in GiB.
         rehearsal: the tiny model instead of the project's base.
         seconds: after which it is ended.
+        candidate: settings to measure instead of the profile's.
+        environment: the trainer's; the project's own by default.
         out: where to say what it is doing.
 
     Raises:
@@ -88,14 +94,16 @@ def measure_project(
         output_dir=folder / "output",
         cli_options=(*option, *(pair for pair in _SHORT if not _named(pair, option))),
         rehearsal=rehearsal,
+        candidate=candidate,
     )
     write_rendered(assembled.rendered, folder / "config")
-    plan = plan_run(short, assembled, folder, ready_environment(project), local)
+    plan = plan_run(short, assembled, folder, environment or ready_environment(project), local)
     launch.prepare(plan, use_cpu=not has_cuda(project))
     records, log = folder / "measured.jsonl", folder / "trainer.log"
     plan = with_probe(plan, folder / "probe", records, cap_gib=cap_gib)
     reader = ProgressReader(
-        lambda stage: out.say(f"  {stage} …", style="dim"), lambda step: out.say(f"  {step.describe()}")
+        lambda stage: out.say(f"  {stage} …", style="dim"),
+        lambda step: out.say(f"  step {step.step}/{step.total}", style="dim"),
     )
     with MemoryWatch(training_card()) as watch, _time_limit(seconds) as limit:
         returncode = launch.launch(plan, log=log, on_line=reader.feed)
@@ -151,5 +159,6 @@ def _reason(log: Path, returncode: int, known: str) -> str:
     """Why it ended, in one line: what is known, the trainer's own lack of memory, its last error, its exit code."""
     lines = [strip_ansi(line).strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     memory = [line for line in lines if _OUT_OF_MEMORY.search(line)]
-    errors = [line for line in lines if _ERROR.match(line)]
+    # The launcher's own last error only says that the trainer had one.
+    errors = [line for line in lines if _ERROR.match(line) and "CalledProcessError" not in line]
     return known or next(iter([*memory[-1:], *errors[-1:]]), f"exit code {returncode}")[:300]

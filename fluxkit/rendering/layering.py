@@ -5,7 +5,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from fluxkit.rendering.profiles import Profile
+from fluxkit.rendering.profiles import ProfileSettings
 from fluxkit.rendering.settings import COMMAND_LINE, PROJECT, REHEARSAL, RenderRequest, plain_options
 
 _Layers = tuple[tuple[str, Mapping[str, Any]], ...]
@@ -14,7 +14,7 @@ _Layers = tuple[tuple[str, Mapping[str, Any]], ...]
 _REHEARSAL_INFERENCE_STEPS = 2
 
 
-def config_layers(request: RenderRequest, profile: Profile) -> _Layers:
+def config_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     """The layers of `config.json`, weakest first.
 
     Raises:
@@ -32,7 +32,7 @@ def config_layers(request: RenderRequest, profile: Profile) -> _Layers:
     return (*layers, (REHEARSAL, _rehearsed_options(request, layers)))
 
 
-def lycoris_layers(request: RenderRequest, profile: Profile) -> _Layers:
+def lycoris_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     """The layers of `lycoris_config.json`, weakest first."""
     layers = ((f"profile {profile.name}", profile.lycoris), (f"{PROJECT} [lycoris]", request.lycoris))
     if request.rehearsal is None or request.has_cuda:
@@ -41,7 +41,7 @@ def lycoris_layers(request: RenderRequest, profile: Profile) -> _Layers:
     return tuple((origin, {k: v for k, v in values.items() if k != "bypass_mode"}) for origin, values in layers)
 
 
-def dataset_layers(request: RenderRequest, profile: Profile) -> _Layers:
+def dataset_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     """The layers of an image backend, weakest first."""
     layers = ((f"profile {profile.name}", profile.dataset),)
     if request.rehearsal is None:

@@ -59,8 +59,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Settings known, by measurement, to fit a VRAM class.
+class ProfileSettings:
+    """What a profile sets; without a measurement it is a candidate for one.
 
     Args:
         name: the class, e.g. `24gb`.
@@ -68,17 +68,26 @@ class Profile:
         lycoris: LyCORIS settings.
         env: environment of the trainer's process.
         dataset: keys of every image backend.
-        measured: what proves it.
-        shims: repairs of the trainer's libraries, by name, that the figures were measured with.
+        shims: repairs of the trainer's libraries, by name, that its figures are measured with.
     """
 
     name: str
-    options: Mapping[str, Any]
-    lycoris: Mapping[str, Any]
-    env: Mapping[str, str]
-    dataset: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lycoris: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    shims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(ProfileSettings):
+    """Settings known, by measurement, to fit a VRAM class.
+
+    Args:
+        measured: what proves it.
+    """
+
     measured: Measured
-    shims: tuple[str, ...] = field(default=())
 
     @property
     def card_gib(self) -> float:

@@ -14,7 +14,7 @@ from packaging.version import Version
 from fluxkit.files import write_text
 from fluxkit.rendering.defects import apply_defects
 from fluxkit.rendering.layering import config_layers, dataset_layers, lycoris_layers, resolutions_of
-from fluxkit.rendering.profiles import Profile, load_profile
+from fluxkit.rendering.profiles import ProfileSettings, load_profile
 from fluxkit.rendering.settings import PROJECT, Layers, RenderRequest, Setting
 from fluxkit.rendering.templates import render_template
 from fluxkit.rendering.traps import check_schedule, check_texts, pick_validation_prompt
@@ -51,7 +51,7 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
         UserError: an unknown profile, an option that a field of fluxkit owns, a value that JSON can't carry or that
             SimpleTuner would read as something else.
     """
-    profile, notes = _fitting(load_profile(request.profile), request, accepts)
+    profile, notes = _fitting(request.candidate or load_profile(request.profile), request, accepts)
     settings: dict[str, Setting] = {}
     documents: dict[str, object] = {"config.json": _config(request, profile, settings, notes)}
     documents["multidatabackend.json"] = _backends(request, profile, settings)
@@ -115,8 +115,8 @@ def expected_modules(transformer_config: Mapping[str, Any], lycoris: Mapping[str
 
 
 def _fitting(
-    profile: Profile, request: RenderRequest, accepts: Callable[[str], bool] | None
-) -> tuple[Profile, list[str]]:
+    profile: ProfileSettings, request: RenderRequest, accepts: Callable[[str], bool] | None
+) -> tuple[ProfileSettings, list[str]]:
     """The profile without what the pinned release lacks, and a note for each such option."""
     lacking = [name for name in profile.options if accepts is not None and not accepts(name)]
     notes = [
@@ -128,7 +128,7 @@ def _fitting(
     return replace(profile, options=options), notes
 
 
-def _config(request: RenderRequest, profile: Profile, settings: dict[str, Setting], notes: list[str]) -> object:
+def _config(request: RenderRequest, profile: ProfileSettings, settings: dict[str, Setting], notes: list[str]) -> object:
     layers = Layers(config_layers(request, profile))
     rehearsal = request.rehearsal
     document: Any = _document(
@@ -148,7 +148,7 @@ def _config(request: RenderRequest, profile: Profile, settings: dict[str, Settin
     return document
 
 
-def _backends(request: RenderRequest, profile: Profile, settings: dict[str, Setting]) -> object:
+def _backends(request: RenderRequest, profile: ProfileSettings, settings: dict[str, Setting]) -> object:
     base = request.base if request.rehearsal is None else str(request.rehearsal.base)
     base_hash = _short_hash([base, request.revision])
     backends, used = [], []

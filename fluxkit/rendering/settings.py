@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxkit.errors import UserError
+from fluxkit.rendering.profiles import ProfileSettings
 
 DEFAULT = "default"
 PROJECT = "fluxkit.toml"
@@ -88,6 +89,7 @@ class RenderRequest:
         revision: of the Hub id.
         dataset_digest: a hash of the photos' contents where it is known: a changed photo must not meet its old latents.
         defects: what the pinned release is known to fail on.
+        candidate: settings to measure instead of the profile's; for benchmarks alone.
     """
 
     release: str
@@ -118,6 +120,7 @@ class RenderRequest:
     revision: str | None = None
     dataset_digest: str = ""
     defects: tuple[KnownDefect, ...] = ()
+    candidate: ProfileSettings | None = None
 
 
 # SimpleTuner's options that a field of fluxkit owns: set twice, they could disagree.
