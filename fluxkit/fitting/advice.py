@@ -1,7 +1,9 @@
 """What would make a training fit, the cheapest change first: each one is judged like the training itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 
 from fluxkit.errors import UserError
 from fluxkit.fitting.adapter import CHECKPOINT_BYTES, MEASURED_PARAMETERS
@@ -15,48 +17,62 @@ _GIB = 2**30
 
 
 def gpu_changes(plan: TrainingPlan, gib: float) -> tuple[Change, ...]:
-    """The three cheapest changes after which the training is expected to fit `gib` of GPU memory."""
-    fitting = []
-    for changed, change in _candidates(plan):
-        need = gpu_need(changed)
-        if need.gib is not None and need.gib <= gib:
-            fitting.append(Change(change.title, f"{change.cost} About {need.gib:.1f} GiB."))
-    return tuple(fitting[:MOST])
+    """The three cheapest changes after which the training is expected to fit `gib` of GPU memory.
+
+    Single ones first, in the order of what they cost, then two or three together where none of them is enough.
+    """
+    fitting: list[tuple[frozenset[str], Change]] = []
+    for count in (1, 2, 3):
+        for several in combinations(_single_changes(plan), count):
+            names = frozenset(kind for kind, _, _ in several)
+            if len(names) < count or any(enough <= names for enough, _ in fitting):
+                continue  # two other profiles at once, or more than is needed
+            changed = plan
+            for _, apply, _ in several:
+                changed = apply(changed)
+            need = gpu_need(changed)
+            if need.gib is not None and need.gib <= gib:
+                title = " ".join(change.title for _, _, change in several)
+                cost = " ".join(change.cost for _, _, change in several)
+                fitting.append((names, Change(title, f"{cost} About {need.gib:.1f} GiB.")))
+    return tuple(change for _, change in fitting[:MOST])
 
 
-def _candidates(plan: TrainingPlan) -> Iterator[tuple[TrainingPlan, Change]]:
-    """Changes and the training that each leads to, the cheapest first."""
+def _single_changes(plan: TrainingPlan) -> list[tuple[str, Callable[[TrainingPlan], TrainingPlan], Change]]:
+    """What kind of change, what it makes of a training, and how to say it; the cheapest first."""
+    found: list[tuple[str, Callable[[TrainingPlan], TrainingPlan], Change]] = []
     if plan.validation_edge is not None and plan.can_skip_validation:
-        yield (
-            replace(plan, validation_edge=None),
-            Change(
-                "Set validation_disable = true in [train.options].",
-                "No pictures while it trains; the adapter stays the same.",
-            ),
+        change = Change(
+            "Set validation_disable = true in [train.options].",
+            "No pictures while it trains; the adapter stays the same.",
         )
+        found.append(("validation", lambda one: replace(one, validation_edge=None), change))
     if plan.batch_size > 1:
-        yield (
-            replace(plan, batch_size=1),
-            Change(
-                "Set train_batch_size = 1 in [train.options].",
-                f"A step sees one picture instead of {plan.batch_size}: it takes more steps to see as many.",
-            ),
+        change = Change(
+            "Set train_batch_size = 1 in [train.options].",
+            f"A step sees one picture instead of {plan.batch_size}: it takes more steps to see as many.",
         )
-    smaller = [replace(plan, profile=profile) for profile in _smaller(plan)]
-    for other in smaller:
-        title = f'Set profile = "{other.profile.name}" in [train].'
-        yield other, Change(title, _cost_of_profile(plan, other.profile))
-    rest = tuple(sorted(plan.resolutions)[:-1])
-    for one in (plan, *smaller) if rest else ():
-        profile = "" if one is plan else f' and profile = "{one.profile.name}" in [train]'
-        validation = None if one.validation_edge is None else max(rest)
-        yield (
-            replace(one, resolutions=rest, validation_edge=validation),
-            Change(
-                f"Set resolutions = {list(rest)} in [dataset]{profile}.",
-                "The finest detail, skin and hair, is not learnt at its full size.",
-            ),
+        found.append(("batch", lambda one: replace(one, batch_size=1), change))
+    for profile in _smaller(plan):
+        change = Change(f'Set profile = "{profile.name}" in [train].', _cost_of_profile(plan, profile))
+        found.append(("profile", partial(_with_profile, profile), change))
+    for count in range(len(plan.resolutions) - 1, 0, -1):
+        rest = tuple(sorted(plan.resolutions)[:count])
+        change = Change(
+            f"Set resolutions = {list(rest)} in [dataset].",
+            "The finest detail, skin and hair, is not learnt at its full size.",
         )
+        found.append(("resolutions", partial(_with_resolutions, rest), change))
+    return found
+
+
+def _with_profile(profile: Profile, plan: TrainingPlan) -> TrainingPlan:
+    return replace(plan, profile=profile)
+
+
+def _with_resolutions(resolutions: tuple[int, ...], plan: TrainingPlan) -> TrainingPlan:
+    validation = None if plan.validation_edge is None else min(plan.validation_edge, max(resolutions))
+    return replace(plan, resolutions=resolutions, validation_edge=validation)
 
 
 def _smaller(plan: TrainingPlan) -> list[Profile]:

@@ -13,6 +13,8 @@ from fluxkit.rendering.profiles import CONTEXT_GIB, Measured
 
 _GIB = 2**30
 _TEXT_TOKENS = 512  # T5's, beside the picture's own
+# T5-XXL in bf16 at work, the same whatever the profile (with 24gb's settings, H200, 2026-11-22).
+TEXT_ENCODING_GIB = 9.6
 MEASURED_EDGE = 1024  # of the validation image and of the VAE's cache, in every measurement
 
 
@@ -53,19 +55,23 @@ def _phases(plan: TrainingPlan) -> list[PhaseNeed]:
             continue
         if phase == "validation_image":
             if plan.validation_edge is not None:
-                found.append(_at_edge(phase, gib + _adapter_gib(plan), gib, plan.validation_edge))
+                weights = step_line(measured)[0] if len(step_points(measured)) > 1 else 0.0
+                found.append(_at_edge(phase, gib, weights, plan.validation_edge, more=_adapter_gib(plan)))
         elif phase == "vae_caching":
-            found.append(_at_edge(phase, gib, gib, largest))
+            found.append(_at_edge(phase, gib, 0.0, largest))
         else:
             found.append(PhaseNeed(phase, gib, gib))
+    if "text_encoding" not in measured.allocated_gib:
+        found.append(PhaseNeed("text_encoding", TEXT_ENCODING_GIB, TEXT_ENCODING_GIB))
     step = _training_step(plan, measured)
     return [*found, step] if step else found
 
 
-def _at_edge(phase: str, gib: float, measured: float, edge: int) -> PhaseNeed:
-    """A phase that was measured at one size of picture: a bound from above for smaller ones, from below for larger."""
-    scaled = gib if edge <= MEASURED_EDGE else gib * tokens(edge) / tokens(MEASURED_EDGE)
-    return PhaseNeed(phase, scaled, min(gib, measured) if edge >= MEASURED_EDGE else 0.0, edge)
+def _at_edge(phase: str, gib: float, weights: float, edge: int, *, more: float = 0.0) -> PhaseNeed:
+    """A phase that was measured at one size of picture: what isn't weights goes with the sequence's length."""
+    scaled = weights + (gib - weights) * tokens(edge) / tokens(MEASURED_EDGE)
+    known = gib + min(more, 0.0) if edge >= MEASURED_EDGE else 0.0
+    return PhaseNeed(phase, (gib if edge == MEASURED_EDGE else scaled) + more, known, edge)
 
 
 def _training_step(plan: TrainingPlan, measured: Measured) -> PhaseNeed | None:
@@ -80,11 +86,19 @@ def _training_step(plan: TrainingPlan, measured: Measured) -> PhaseNeed | None:
         return PhaseNeed("training_step", points[edge] + more, at_least, edge)
     if len(points) < 2:
         return PhaseNeed("training_step", max(points.values()) + more, at_least, edge)
-    # Activations grow with the sequence and the batch, weights don't: a line through the measured points.
+    weights, slope = step_line(measured)
+    return PhaseNeed("training_step", weights + slope * tokens(edge) * plan.batch_size + more, at_least, edge)
+
+
+def step_line(measured: Measured) -> tuple[float, float]:
+    """A line through the measured steps, in GiB: weights and what doesn't grow, and what each token of a picture takes.
+
+    Activations grow with the sequence and the batch, weights don't. There must be two steps at least.
+    """
+    points = step_points(measured)
     (low, low_gib), (high, high_gib) = min(points.items()), max(points.items())
     slope = (high_gib - low_gib) / (tokens(high) - tokens(low)) / measured.batch_size
-    weights = low_gib - slope * tokens(low) * measured.batch_size
-    return PhaseNeed("training_step", weights + slope * tokens(edge) * plan.batch_size + more, at_least, edge)
+    return low_gib - slope * tokens(low) * measured.batch_size, slope
 
 
 def step_points(measured: Measured) -> Mapping[int, float]:
