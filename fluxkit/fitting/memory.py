@@ -40,7 +40,8 @@ def tokens(edge: int) -> int:
 
 
 def _measured_here(stored: StoredMeasurement) -> GpuNeed:
-    phases = tuple(PhaseNeed(name, gib, gib) for name, gib in stored.allocated_gib.items())
+    named = {name: gib for name, gib in stored.allocated_gib.items() if not name.startswith("training_step_")}
+    phases = tuple(PhaseNeed(name, gib, gib) for name, gib in named.items())
     notes = (f"Measured on this machine on {stored.date}, with the settings as they are.",)
     # What the card had in use beyond PyTorch is not known by itself: the same context as everywhere.
     return GpuNeed(phases, "measured here", notes, "" if stored.ok else stored.ended_in, CONTEXT_GIB)
