@@ -1,0 +1,176 @@
+"""The candidates and what is made of their results; running them is tests/test_measure_for_real.py and a GPU's work."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.profile_tables import (
+    BEGIN,
+    END,
+    Candidate,
+    Result,
+    append_result,
+    load_candidates,
+    read_results,
+    result_of,
+    table,
+    write_measurement,
+    write_report,
+)
+from fluxkit.errors import UserError
+from fluxkit.rendering.profiles import load_profile, read_profile, settings_digest
+from fluxkit.resources import resource
+from fluxkit.trainer.measure import PHASES, Measurement, Peak
+from fluxkit.trainer.schema import check_options, load_schema
+
+CANDIDATES = load_candidates(Path(__file__).parents[2] / "benchmarks" / "profile_candidates.toml")
+Results = Callable[..., Result]
+
+
+@pytest.fixture
+def nf4() -> Candidate:
+    """The shipped 12 GB profile, as a candidate."""
+    return next(one for one in CANDIDATES if one.settings.name == "nf4")
+
+
+@pytest.fixture
+def result_for(nf4: Candidate) -> Results:
+    """A run that proves the 12 GB profile, with the changes given."""
+
+    def make(candidate: Candidate = nf4, reserved: float = 10.0, drop: str = "", **changes: Any) -> Result:
+        names = [*PHASES, "training_step_512", "training_step_1024"]
+        phases = {name: Peak(reserved - 1, reserved) for name in names if name != drop}
+        measured = Measurement(phases, {512: 1.5, 1024: 2.0}, batch_size=1, steps=12, host_gib=13.456, card_gib=11.2)
+        values: dict[str, Any] = {
+            "date": "2026-12-01",
+            "gpu": "NVIDIA H200",
+            "simpletuner": "4.8.0",
+            "cap_gib": candidate.cap_gib,
+            "ok": True,
+        }
+        return result_of(candidate, measured, **{**values, **changes})
+
+    return make
+
+
+def test_each_class_has_at_least_three_candidates_of_different_settings() -> None:
+    for vram in ("12gb", "16gb", "24gb", "48gb"):
+        digests = {one.digest for one in CANDIDATES if one.vram == vram}
+        assert len(digests) == sum(one.vram == vram for one in CANDIDATES) >= 3
+
+
+def test_the_precisions_and_the_offloads_to_compare_are_there() -> None:
+    options = [one.settings.options for one in CANDIDATES]
+    precisions = {str(one["base_model_precision"]) for one in options}
+    assert {"int8-quanto", "int8-torchao", "nf4-bnb", "fp8-torchao", "int8-sdnq", "no_change"} <= precisions
+    for name in ("musubi_blocks_to_swap", "enable_group_offload", "ramtorch", "dynamo_backend", "attention_mechanism"):
+        assert any(name in one for one in options)
+    assert {one.get("quantize_via") for one in options} >= {"cpu", "accelerator"}
+
+
+def test_the_release_that_is_measured_takes_every_candidate() -> None:
+    schema = load_schema("4.8.0")
+    for one in CANDIDATES:
+        problems = check_options({f"--{name}": value for name, value in one.settings.options.items()}, schema)
+        assert [problem for problem in problems if problem.name in one.settings.options] == []
+
+
+@pytest.mark.parametrize(("vram", "name"), [("12gb", "nf4"), ("24gb", "guide")])
+def test_a_candidate_that_is_the_shipped_profile_has_its_digest(vram: str, name: str) -> None:
+    (one,) = (one for one in CANDIDATES if (one.vram, one.settings.name) == (vram, name))
+    assert one.digest == load_profile(vram).measured.settings
+
+
+def test_results_come_back_and_the_newest_of_a_candidate_counts(tmp_path: Path, result_for: Results) -> None:
+    path = tmp_path / "results.jsonl"
+    assert read_results(path) == []
+    append_result(path, result_for(ok=False, reason="out of memory"))
+    append_result(path, result_for())
+    assert read_results(path) == [result_for()]
+
+
+def test_the_table_compares_with_the_baseline_and_names_what_ran_out_of_memory(result_for: Results) -> None:
+    guide = next(one for one in CANDIDATES if one.baseline)
+    others = [one for one in CANDIDATES if one.vram == guide.vram and not one.baseline]
+    fast = replace(result_for(others[0]), seconds_per_step={1024: 2.0}, batch_size=2)
+    failed = result_for(others[1], ok=False, reason="CUDA out of memory | 2 GiB")
+    failed = replace(failed, ended_in="training_step")
+    tight = result_for(others[2], reserved=22.0)
+    lines = table([result_for(guide), fast, failed, tight]).splitlines()
+    assert lines[0] == "### 24gb: NVIDIA H200, SimpleTuner 4.8.0, allocator capped at 22.5 GiB"
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines[4:]}
+    assert "1.00 (2.00×)" in rows[others[0].settings.name]
+    assert "no (training step): CUDA out of memory / 2 GiB" in rows[others[1].settings.name]
+    assert "too little left" in rows[others[2].settings.name]
+    assert "guide (compared with)" in rows
+    assert {line.count("|") for line in lines[2:]} == {10}
+
+
+def test_the_report_goes_between_its_markers(tmp_path: Path, result_for: Results) -> None:
+    path = tmp_path / "profiles.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_report(path, [result_for()])
+    text = path.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| nf4 | yes |" in text
+    path.write_text("nothing")
+    with pytest.raises(UserError, match="no place"):
+        write_report(path, [result_for()])
+
+
+def test_the_projects_own_document_has_places_for_both_tables(project_root: Path) -> None:
+    text = (project_root / "docs" / "profiles.md").read_text()
+    for mark in (BEGIN, END, "<!-- fidelity: begin -->", "<!-- fidelity: end -->"):
+        assert text.count(mark) == 1
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    return Path(shutil.copy(resource("profiles", "12gb.toml"), tmp_path / "12gb.toml"))
+
+
+def test_a_proof_is_written_into_the_profile_and_its_reasons_stay(profile: Path, result_for: Results) -> None:
+    before = profile.read_text()
+    write_measurement(profile, result_for())
+    after = profile.read_text()
+    assert after.partition("[measured]")[0].strip() == before.partition("[measured]")[0].strip()
+    measured = read_profile(profile).measured
+    assert (str(measured.date), measured.gpu, measured.cap_gib) == ("2026-12-01", "NVIDIA H200", 11.0)
+    assert (measured.peak_allocated_gib, measured.peak_reserved_gib, measured.card_gib) == (9.0, 10.0, 11.2)
+    assert measured.seconds_per_step == {512: 1.5, 1024: 2.0}
+    assert set(PHASES) <= set(measured.allocated_gib)
+    assert measured.host_gib == 13.46
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reserved": 10.8}, "does not prove"),  # 11.0 with less than 5 % left
+        ({"ok": False}, "does not prove"),
+        ({"drop": "vae_caching"}, "Not everything was measured: vae_caching"),
+    ],
+)
+def test_what_proves_nothing_is_not_written(
+    profile: Path, result_for: Results, changes: dict[str, Any], message: str
+) -> None:
+    before = profile.read_text()
+    with pytest.raises(UserError, match=message):
+        write_measurement(profile, result_for(**changes))
+    assert profile.read_text() == before
+
+
+def test_a_measurement_of_other_settings_is_not_written(profile: Path, result_for: Results) -> None:
+    profile.write_text(profile.read_text().replace("vae_batch_size = 1 ", "vae_batch_size = 2 "))
+    with pytest.raises(UserError, match="other settings than the candidate nf4"):
+        write_measurement(profile, result_for())
+
+
+def test_the_digest_is_of_what_the_trainer_gets_alone() -> None:
+    assert settings_digest({"options": {"a": 1}}) == settings_digest({"options": {"a": 1}, "measured": {"b": 2}})
+    assert settings_digest({"options": {"a": 1}}) != settings_digest({"options": {"a": 2}})
