@@ -1,7 +1,7 @@
 """Loads fluxkit's shims into the trainer's process. Never imported by fluxkit itself.
 
 Python imports `sitecustomize` at the start of every process that has this folder on its PYTHONPATH. `FLUXKIT_SHIMS`
-names the shims; each patches one library, or several, right after it was imported, so that processes that never import
+names the shims; each patches one library right after that library was imported, so that processes that never import
 it lose nothing. A `sitecustomize` further down the path is run too.
 """
 
@@ -64,7 +64,7 @@ def _install() -> None:
     waiting: dict[str, list[ModuleType]] = {}
     for name in filter(None, os.environ.get("FLUXKIT_SHIMS", "").split(",")):
         shim = importlib.import_module(f"fluxkit_shim_{name}")
-        for module in getattr(shim, "MODULES", None) or (shim.MODULE,):
+        for module in shim.MODULES:
             waiting.setdefault(module, []).append(shim)
     if waiting:
         sys.meta_path.insert(0, _PatchAfterImport(waiting))
