@@ -110,9 +110,10 @@ class _Supervisor:
 
     def end(self, run: runs.Run) -> None:
         """Write down what became of the run."""
+        with self._harmless():
+            self.watch.end()
         self._live.end()
         self._journal.add("end", status=run.record.status, message=run.record.message)
-        self.watch.show()
         trouble = self._trouble or self._journal.broken
         if trouble:
             self._out.warn(f"Not all that happened could be shown or recorded: {trouble}")

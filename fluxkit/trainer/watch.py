@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fluxkit.trainer import events
 from fluxkit.trainer.control import saved_steps
-from fluxkit.trainer.events import Counter, Event, Images, Saved, Stage
+from fluxkit.trainer.events import Counter, Event, Saved, Stage
 from fluxkit.trainer.metrics import Journal, Snapshot
 from fluxkit.trainer.pace import StepClock
 from fluxkit.trainer.progress import ProgressReader, Step
@@ -92,8 +92,6 @@ class Watch:
                 self._change(step=max(step, self.snapshot.step), steps=total or self.snapshot.steps)
             case Saved(step):
                 self._saved(step)
-            case Images():
-                self._looked = -math.inf
 
     def stopping(self, how: str) -> None:
         """Note that the run is being stopped: after its next `checkpoint`, or `now`."""
@@ -101,6 +99,12 @@ class Watch:
             self._change(stopping=how)
             self._journal.add("stop", how=how)
             self.show()
+
+    def end(self) -> None:
+        """Take a last look, when the trainer has ended."""
+        self._change(stage=events.ENDED)
+        self._look()
+        self.show()
 
     def tick(self) -> None:
         """Look around, now and then, and write the status."""
@@ -128,6 +132,7 @@ class Watch:
 
     def _stage(self, stage: Stage) -> None:
         if stage.name != self.snapshot.stage:
+            self._looked = -math.inf
             self._journal.add("stage", name=stage.name, total=stage.total)
         elif stage.total is None:  # the other channel, which doesn't count
             return
@@ -143,6 +148,8 @@ class Watch:
             return
         self._last = step.step
         self.stepping = True
+        if self.snapshot.stage != events.TRAINING:
+            self._looked = -math.inf
         self._clock.step(step)
         pace = self._clock.recent() or step.seconds_per_step
         loss = step.loss
@@ -180,6 +187,10 @@ class Watch:
         saved = max(saved_steps(self._run), default=None)
         if saved is not None and saved > (self.snapshot.checkpoint or 0):
             self._saved(saved)
+        if self.snapshot.stage != events.VALIDATING:  # then they are all there
+            self._look_at_images()
+
+    def _look_at_images(self) -> None:
         by_step: dict[int, list[str]] = {}
         try:
             for path in (self._run.output_dir / "validation_images").iterdir():
