@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from fluxkit.trainer import events
@@ -74,12 +74,11 @@ class Watch:
         """Take in a line of the trainer's output."""
         self._reader.feed(text)
 
-    def take_all(self, found: Iterable[Event]) -> None:
-        """Take in what the webhooks told."""
-        for event in found:
-            if isinstance(event, Step):
-                self._hooked = event.step
-            self.take(event)
+    def hook(self, event: Event) -> None:
+        """Take in what a webhook told."""
+        if isinstance(event, Step):
+            self._hooked = event.step
+        self.take(event)
 
     def take(self, event: Event) -> None:
         """Take in one event."""

@@ -122,9 +122,7 @@ def test_nobody_else_can_tell_it_things(listener: Listener) -> None:
     assert list(listener.drain()) == []
 
 
-def test_a_slow_client_keeps_nobody_waiting(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_slow_client_keeps_nobody_waiting(listener: Listener, capsys: pytest.CaptureFixture[str]) -> None:
     where = urlsplit(listener.url)
     with socket.create_connection((where.hostname, where.port), timeout=5) as slow:
         slow.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{" % where.path.encode())
