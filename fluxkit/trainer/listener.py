@@ -41,7 +41,7 @@ class Listener:
         self._server = _Server((LOOPBACK, 0), _handler(self._path, self._take))
         self._threads = [
             threading.Thread(target=work, daemon=True, name="fluxkit-webhooks")
-            for work in (self._server.serve_forever, self._parse)
+            for work in (lambda: self._server.serve_forever(0.05), self._parse)
         ]
         for thread in self._threads:
             thread.start()
@@ -100,11 +100,12 @@ def listening() -> Iterator[Listener | None]:
 
 def around_proxies(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that keep requests to the loopback address, and the images in them, from going to a proxy."""
-    found = {}
-    for name in ("NO_PROXY", "no_proxy"):
-        hosts = [host.strip() for host in env.get(name, "").split(",") if host.strip()]
-        found[name] = ",".join(dict.fromkeys((*hosts, LOOPBACK, "localhost")))
-    return found
+    names = ("NO_PROXY", "no_proxy")
+    # Both are set to the same: programs look at one of them and then no further.
+    hosts = [host.strip() for name in names for host in env.get(name, "").split(",") if host.strip()]
+    # `*`, for every host, is understood only when it stands alone.
+    value = "*" if "*" in hosts else ",".join(dict.fromkeys((*hosts, LOOPBACK, "localhost")))
+    return dict.fromkeys(names, value)
 
 
 class _Server(ThreadingHTTPServer):
