@@ -37,9 +37,11 @@ class RunRecord:
         message: why it failed.
         profile: the VRAM class.
         resolutions: edges of the square crops.
-        batch_size: images an optimizer step, accumulation included; 0 in records from before it was kept.
+        batch_size: images an optimizer step, accumulation and all GPUs included; 0 in records from before it was kept.
         seconds_per_step: the median of its optimizer steps, without validation images and checkpoints; None before it
             was measured.
+        gpus: training processes on each machine, one a GPU.
+        machines: how many machines trained together.
     """
 
     id: str
@@ -57,6 +59,13 @@ class RunRecord:
     resolutions: tuple[int, ...] = ()
     batch_size: int = 0
     seconds_per_step: float | None = None
+    gpus: int = 1
+    machines: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many trained together, on all machines."""
+        return self.gpus * self.machines
 
 
 @dataclass(frozen=True)
