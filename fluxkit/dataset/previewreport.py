@@ -22,9 +22,9 @@ def preview_lines(preview: TrainingPreview) -> list[str]:
         f"{bucket.edge}×{bucket.edge} ({release})"
         for bucket in preview.buckets
     ]
-    together = f" on {rules.processes} GPUs" if rules.processes > 1 else ""
+    step = _plural(rules.batch_size, "photo") + (f" on {rules.processes} GPUs" if rules.processes > 1 else "")
     lines.append(
-        f"{rules.steps:,} steps of {_plural(rules.batch_size, 'photo')}{together} are {_number(preview.epochs)} epochs of "
+        f"{rules.steps:,} steps of {step} are {_number(preview.epochs)} epochs of "
         f"{preview.steps_per_epoch:,} steps; each photo is shown about {preview.views:,.0f} times"
     )
     lines.append(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ USUAL_PORT = 29500  # torch.distributed's own
 # Below the ports that Linux gives to outgoing connections (32768 and up), and not the usual one, which another training
 # on this machine may wait for.
 _OWN_PORTS = range(20000, 29500)
+# A name or IPv4 address, an IPv6 address in brackets, or one alone, which has no port.
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[\w.-]+|[0-9a-fA-F:.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*))(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,9 @@ def parse_address(address: str) -> tuple[str, int]:
     Raises:
         UserError: it is no such thing.
     """
-    text = address.strip()
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, ""
-    good = not port or (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
-    if not host or any(letter.isspace() for letter in host) or "/" in host or not good:
+    found = _ADDRESS.fullmatch(address.strip())
+    host, port = (found["v6"] or found["host"], found["port"]) if found else ("", "")
+    if not host or (port and not 0 < int(port) < 65536):
         raise UserError(f"--main-address {address!r} is not HOST or HOST:PORT.", fix="For example: 192.168.0.10:29500")
     return host, int(port) if port else USUAL_PORT
 
@@ -161,7 +159,7 @@ def check_gpus(topology: Topology, machine_has: int) -> None:
 
 
 def visible_gpus(machine_has: int) -> int:
-    """How many of the machine's GPUs `CUDA_VISIBLE_DEVICES` leaves: CUDA takes its entries up to the first wrong one."""
+    """How many GPUs `CUDA_VISIBLE_DEVICES` leaves: CUDA takes its entries up to the first wrong one."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return machine_has
