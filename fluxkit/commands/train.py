@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, whole_environment
 from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, say_changed, take_part
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
@@ -110,7 +110,7 @@ def _train(
         _say_changes(assembled, out)
     for note in assembled.rendered.notes:
         out.warn(note)
-    environment = ready_environment(opened)
+    environment = whole_environment(opened)
     if existing:
         say_changed(existing, topology, out)
     if occupancy is None:
@@ -141,7 +141,7 @@ def _join(
     out: Output,
 ) -> None:
     """The part of a machine that is not the first."""
-    environment = ready_environment(opened)
+    environment = whole_environment(opened)
     run = run_to_join(opened.runs_dir, topology, run_id, rehearse=rehearse, out=out)
     rehearsal = _rehearsal(opened) if rehearse else None
     assembled = _assemble(opened, run.folder, option, rehearsal)
