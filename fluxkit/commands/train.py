@@ -9,6 +9,7 @@ from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, whole_environment
 from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, say_changed, take_part
+from fluxkit.commands.plan_report import print_plan
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
@@ -104,7 +105,7 @@ def _train(
     base = str(rehearsal.base) if rehearsal else opened.config.model.base
     local = check_base(base, opened.config.model.revision if not rehearse else None)
     existing = None if rehearse or fresh else runs.unfinished(opened.runs_dir)
-    folder = existing.folder if existing else opened.runs_dir / "NEW"
+    folder = existing.folder if existing else runs.next_folder(opened.runs_dir)
     assembled = _assemble(opened, folder, option, rehearsal)
     if rehearsal:
         _say_changes(assembled, out)
@@ -114,7 +115,8 @@ def _train(
     if existing:
         say_changed(existing, topology, out)
     if occupancy is None:
-        _print_plan(_plan(opened, assembled, folder, environment, local, topology), existing, out)
+        plan = _plan(opened, assembled, folder, environment, local, topology)
+        print_plan(plan, assembled, folder, existing, out)
         return None
     run = existing or _start(opened, assembled, base)
     run = run.update(
@@ -149,7 +151,7 @@ def _join(
     local = check_base(run.record.base, run.record.revision)
     plan = _plan(opened, assembled, machine_folder(run, topology.rank), environment, local, topology)
     if dry_run:
-        _print_plan(plan, run, out)
+        print_plan(plan, assembled, run.folder, run, out)
         return
     launch.prepare(plan)
     take_part(plan, run, topology.rank, out)
@@ -223,16 +225,6 @@ def _plan(
         shared_config=assembled.request.config_dir if topology.rank else None,
         ignores_config_path="accelerate-config-path" in {defect.id for defect in assembled.release.defects},
     )
-
-
-def _print_plan(plan: launch.RunPlan, existing: runs.Run | None, out: Output) -> None:
-    out.emit({"argv": list(plan.argv), "cwd": str(plan.cwd), "env": plan.public_env()})
-    out.result(f"run:  {existing.record.id if existing else 'a new one'}")
-    out.result(f"argv: {' '.join(plan.argv)}")
-    out.result(f"cwd:  {plan.cwd}")
-    out.result("env:")
-    for name, value in plan.public_env().items():
-        out.result(f"  {name}={value}")
 
 
 def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
