@@ -134,8 +134,8 @@ class _Supervisor:
 
     def _news(self) -> None:
         with self._harmless():
-            if self._listener:
-                self.watch.take_all(self._listener.drain())
+            for event in self._listener.drain() if self._listener else ():
+                self.watch.hook(event)
                 self._live.show(self.watch.snapshot)
 
     def _tick(self) -> bool:

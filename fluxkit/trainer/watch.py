@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from fluxkit.trainer import events
@@ -74,12 +74,11 @@ class Watch:
         """Take in a line of the trainer's output."""
         self._reader.feed(text)
 
-    def take_all(self, found: Iterable[Event]) -> None:
-        """Take in what the webhooks told."""
-        for event in found:
-            if isinstance(event, Step):
-                self._hooked = event.step
-            self.take(event)
+    def hook(self, event: Event) -> None:
+        """Take in what a webhook told."""
+        if isinstance(event, Step):
+            self._hooked = event.step
+        self.take(event)
 
     def take(self, event: Event) -> None:
         """Take in one event."""
@@ -133,7 +132,7 @@ class Watch:
     def _stage(self, stage: Stage) -> None:
         if stage.name != self.snapshot.stage:
             self._looked = -math.inf
-            self._journal.add("stage", name=stage.name, total=stage.total)
+            self._journal.add("stage", name=stage.name)
         elif stage.total is None:  # the other channel, which doesn't count
             return
         self._change(stage=stage.name, done=stage.done, total=stage.total)

@@ -122,9 +122,7 @@ def test_nobody_else_can_tell_it_things(listener: Listener) -> None:
     assert list(listener.drain()) == []
 
 
-def test_a_slow_client_keeps_nobody_waiting(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_slow_client_keeps_nobody_waiting(listener: Listener, capsys: pytest.CaptureFixture[str]) -> None:
     where = urlsplit(listener.url)
     with socket.create_connection((where.hostname, where.port), timeout=5) as slow:
         slow.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{" % where.path.encode())
@@ -190,3 +188,15 @@ def test_a_proxy_never_sees_the_images(listener: Listener, monkeypatch: pytest.M
     with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
         assert answer.status == 204
     assert arrived(listener) == [Saved(8)]
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example", "no_proxy": "b.example, a.example"}, "a.example,b.example,127.0.0.1,localhost"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_what_the_user_keeps_from_the_proxy_stays_so(env: dict[str, str], expected: str) -> None:
+    assert around_proxies(env) == {"NO_PROXY": expected, "no_proxy": expected}
