@@ -64,6 +64,7 @@ def init(directory: Path | None, project: Path | None, **options: Any) -> None:
 @click.option(
     "--html", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write a page to look at."
 )
+@click.option("--gpus", type=click.IntRange(min=1), default=1, help="How many are to train together.")
 @_common(reports=True)
 def validate(project: Path | None, **options: Any) -> None:
     """Check photos, captions and trigger; name every problem and its fix."""
@@ -136,6 +137,11 @@ def fit(project: Path | None, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what would be launched; launch nothing.")
 @click.option("--fresh", is_flag=True, help="A new run, even if one is unfinished.")
 @click.option("--no-fit-check", is_flag=True, help="Start it even if it is known not to fit this machine.")
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="GPUs to train on, of each machine.")
+@click.option("--num-machines", type=click.IntRange(min=1), metavar="N", help="Machines that train together.")
+@click.option("--machine-rank", type=click.IntRange(min=0), metavar="R", help="This one's number, from 0.")
+@click.option("--main-address", metavar="HOST[:PORT]", help="Where the others find machine 0.")
+@click.option("--run", "run_id", metavar="ID", help="For the others: the run to join [default: the newest].")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option, for this run.")
 @click.option("--detach", is_flag=True, help="In the background: this terminal may be closed.")
 @_common(reports=True)

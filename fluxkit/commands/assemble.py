@@ -15,7 +15,8 @@ from fluxkit.project.load import Project, find_project, load_project
 from fluxkit.rendering.profiles import ProfileSettings, load_profile
 from fluxkit.rendering.render import Rendered, render
 from fluxkit.rendering.settings import KnownDefect, Rehearsal, RenderRequest
-from fluxkit.trainer.environment import Environment, environment_for, is_ready
+from fluxkit.trainer.environment import Environment, environment_for, is_ready, say_damage
+from fluxkit.trainer.integrity import find_damage
 from fluxkit.trainer.lock import choose_platform
 from fluxkit.trainer.options import translate
 from fluxkit.trainer.pin import Pin, locked
@@ -63,6 +64,22 @@ def _address(root: Path, mirror: str) -> str:
     """A folder, relative to the project's, or an address as it is (`https://…`, `git@host:…`)."""
     folder = root / Path(mirror).expanduser()
     return str(folder.resolve()) if "://" not in mirror and folder.exists() else mirror
+
+
+def whole_environment(project: Project) -> Environment:
+    """`ready_environment`, after a look at each of its files (0.3 s), as `install` takes.
+
+    Raises:
+        UserError: it is not installed yet, or something of it is missing or altered.
+    """
+    environment = ready_environment(project)
+    damage = find_damage(environment.root)
+    if damage:
+        raise UserError(
+            f"The installed trainer is damaged: {say_damage(damage)}.",
+            fix="Run `fluxkit install`, which repairs it; then run `fluxkit train` again.",
+        )
+    return environment
 
 
 def ready_environment(project: Project) -> Environment:

@@ -84,13 +84,13 @@ def training_plan(
     )
 
 
-def machine(project: Project) -> Machine:
-    """What this machine has now; the GPU is the one that a trainer started from here uses first."""
+def machine(project: Project, count: int = 1) -> Machine:
+    """What this machine has now; the GPU is the smallest of those that a trainer started from here uses."""
     found = gpus(details=True)
     card = training_card()
     folders = {"the project": project.root, "the model": hub_cache_dir()}
     return Machine(
-        gpu=found[card] if card < len(found) else None,
+        gpu=min(found[card : card + count], key=lambda gpu: (gpu.memory_bytes, gpu.free_bytes), default=None),
         memory=host_memory(),
         limit=container_limit(),
         disks={use: _disk(folder) for use, folder in folders.items()},

@@ -50,6 +50,6 @@ def _pace(project: Project, rules: DatasetRules, out: Output) -> Pace | None:
         return None
     run, seconds = found
     record = run.record
-    had = record.profile, record.resolutions, record.batch_size, record.release
-    now = project.config.train.profile, rules.resolutions, rules.batch_size, rules.release
+    had = record.profile, record.resolutions, record.batch_size, record.processes, record.release
+    now = project.config.train.profile, rules.resolutions, rules.batch_size, rules.processes, rules.release
     return Pace(seconds, record.id, comparable=had == now)

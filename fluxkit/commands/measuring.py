@@ -26,6 +26,7 @@ from fluxkit.trainer import launch
 from fluxkit.trainer.environment import Environment
 from fluxkit.trainer.measure import GIB, Measurement, read_records, with_probe
 from fluxkit.trainer.progress import ProgressReader, strip_ansi
+from fluxkit.trainer.topology import Topology
 
 # The picture's size decides the memory of a validation image, not how often it is denoised.
 _SHORT = ("validation_num_inference_steps=2", "disable_benchmark=true", "lr_warmup_steps=0")
@@ -97,8 +98,9 @@ def measure_project(
         candidate=candidate,
     )
     write_rendered(assembled.rendered, folder / "config")
-    plan = plan_run(short, assembled, folder, environment or ready_environment(project), local)
-    launch.prepare(plan, use_cpu=not has_cuda(project))
+    topology = Topology(use_cpu=not has_cuda(project))
+    plan = plan_run(short, assembled, folder, environment or ready_environment(project), local, topology)
+    launch.prepare(plan)
     records, log = folder / "measured.jsonl", folder / "trainer.log"
     plan = with_probe(plan, folder / "probe", records, cap_gib=cap_gib)
     reader = ProgressReader(

@@ -16,7 +16,9 @@ from fluxkit.project.load import Project
 from fluxkit.trainer.runs import unfinished
 
 
-def check_fit(project: Project, option: Sequence[str], report: DatasetReport, out: Output, *, fresh: bool) -> None:
+def check_fit(
+    project: Project, option: Sequence[str], report: DatasetReport, out: Output, *, fresh: bool, gpus: int = 1
+) -> None:
     """Refuse a training that is known not to fit; what is only feared is said, and the training goes on.
 
     Args:
@@ -25,6 +27,7 @@ def check_fit(project: Project, option: Sequence[str], report: DatasetReport, ou
         report: its checked dataset.
         out: where to say things.
         fresh: whether a new run begins even when one is unfinished.
+        gpus: how many are used; the smallest of them decides.
 
     Raises:
         UserError: GPU memory, RAM or disk are known to be too small; with the three cheapest changes that would fit.
@@ -32,7 +35,7 @@ def check_fit(project: Project, option: Sequence[str], report: DatasetReport, ou
     existing = None if fresh else unfinished(project.runs_dir)
     written = len(existing.checkpoints()) if existing else 0
     assembled = assemble_project(project, option)
-    fit = fit_of(project, assembled, report, written=written)
+    fit = fit_of(project, assembled, report, written=written, gpus=gpus)
     for note in fit.notes:
         out.detail(note)
     if fit.shortfalls:
@@ -51,7 +54,7 @@ def assemble_project(project: Project, option: Sequence[str]) -> Assembled:
     )
 
 
-def fit_of(project: Project, assembled: Assembled, report: DatasetReport, *, written: int = 0) -> Fit:
+def fit_of(project: Project, assembled: Assembled, report: DatasetReport, *, written: int = 0, gpus: int = 1) -> Fit:
     """Whether an assembled project fits this machine, as far as it is known.
 
     Args:
@@ -59,10 +62,11 @@ def fit_of(project: Project, assembled: Assembled, report: DatasetReport, *, wri
         assembled: as it will be trained.
         report: its checked dataset.
         written: checkpoints of the run that are on the disk already.
+        gpus: how many are used.
     """
     plan = training_plan(project, assembled, assemble_plain(project), schema_of(project), report)
     plan = replace(plan, checkpoints=max(1, plan.checkpoints - written))
-    here = machine(project)
+    here = machine(project, gpus)
     release = assembled.release.version
     known = stored(settings_key(measured_settings(assembled), here.gpu, release)) if here.gpu else None
     return judge(plan, here, known)

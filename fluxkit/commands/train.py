@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, whole_environment
+from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, say_changed, take_part
+from fluxkit.commands.plan_report import print_plan
 from fluxkit.commands.preflight import check_fit
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
@@ -27,6 +29,7 @@ from fluxkit.trainer.listener import Listener, around_proxies, listening
 from fluxkit.trainer.occupancy import Occupancy, occupy
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.sources.checkout import open_checkout
+from fluxkit.trainer.topology import Topology
 
 
 def train(
@@ -36,6 +39,11 @@ def train(
     dry_run: bool,
     fresh: bool,
     option: Sequence[str],
+    gpus: int | None = None,
+    num_machines: int | None = None,
+    machine_rank: int | None = None,
+    main_address: str | None = None,
+    run_id: str | None = None,
     no_fit_check: bool = False,
     out: Output,
 ) -> runs.Run | None:
@@ -48,10 +56,15 @@ def train(
         fresh: start a new run even when one is unfinished.
         option: `-o` pairs.
         no_fit_check: start it even where it is known not to fit this machine.
+        gpus: training processes on each machine; None takes what the continued run had, else 1.
+        num_machines: how many machines train together.
+        machine_rank: this one's number.
+        main_address: `HOST[:PORT]` of machine 0.
+        run_id: the run that a machine other than 0 joins.
         out: where to say things.
 
     Returns:
-        The finished run; None after a dry run.
+        The finished run; None after a dry run, and on the machines that joined one.
 
     Raises:
         UserError: something that the user can fix, found before launch.
@@ -59,18 +72,34 @@ def train(
         InterruptedByUser: Ctrl-C; checkpoints are kept and the next `train` continues.
     """
     opened = open_project(project)
-    report = _check_dataset(opened, out)
+    existing = None if rehearse or fresh else runs.unfinished(opened.runs_dir)
+    topology = ask_topology(
+        opened,
+        gpus=gpus,
+        machines=num_machines,
+        rank=machine_rank,
+        address=main_address,
+        rehearse=rehearse,
+        existing=existing,
+    )
+    if topology.rank:
+        _join(opened, topology, run_id, option, rehearse=rehearse, dry_run=dry_run, out=out)
+        return None
+    if run_id:
+        raise UserError("--run is for the machines that join a run.", fix="Machine 0 continues the newest by itself.")
+    report = _check_dataset(opened, topology.processes, out)
     with contextlib.ExitStack() as held:
         # From here on nobody else trains in this project, nor takes the run that this one continues.
         occupancy = None if dry_run else held.enter_context(occupy(opened.root))
         listener = None if dry_run else held.enter_context(listening())
         if not (rehearse or dry_run or no_fit_check):
-            check_fit(opened, option, report, out, fresh=fresh)
-        return _train(opened, rehearse, fresh, option, out, occupancy, listener)
+            check_fit(opened, option, report, out, fresh=fresh, gpus=topology.gpus)
+        return _train(opened, topology, rehearse, fresh, option, out, occupancy, listener)
 
 
 def _train(
     opened: Project,
+    topology: Topology,
     rehearse: bool,
     fresh: bool,
     option: Sequence[str],
@@ -82,28 +111,60 @@ def _train(
     base = str(rehearsal.base) if rehearsal else opened.config.model.base
     local = check_base(base, opened.config.model.revision if not rehearse else None)
     existing = None if rehearse or fresh else runs.unfinished(opened.runs_dir)
-    folder = existing.folder if existing else opened.runs_dir / "NEW"
+    folder = existing.folder if existing else runs.next_folder(opened.runs_dir)
     assembled = _assemble(opened, folder, option, rehearsal)
     if rehearsal:
         _say_changes(assembled, out)
     for note in assembled.rendered.notes:
         out.warn(note)
-    environment = ready_environment(opened)
+    environment = whole_environment(opened)
+    if existing:
+        say_changed(existing, topology, out)
     if occupancy is None:
-        _print_plan(plan_run(opened, assembled, folder, environment, local), existing, out)
+        plan = plan_run(opened, assembled, folder, environment, local, topology)
+        print_plan(plan, assembled, folder, existing, out)
         return None
     run = existing or _start(opened, assembled, base)
+    run = run.update(
+        gpus=topology.gpus, machines=topology.machines, batch_size=_batch_size(assembled) * topology.processes
+    )
     occupancy.name(run.record.id)
     assembled = _watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)
-    plan = plan_run(opened, assembled, run.folder, environment, local)
-    launch.prepare(plan, use_cpu=not has_cuda(opened))
-    out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
+    plan = plan_run(opened, assembled, run.folder, environment, local, topology)
+    launch.prepare(plan)
+    together = f" on {topology.describe()}" if topology.processes > 1 else ""
+    out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id}{together} in {run.folder}")
     return supervise(run, plan, _expected_modules(assembled, base), out, listener=listener, occupancy=occupancy)
 
 
-def _check_dataset(project: Project, out: Output) -> DatasetReport:
-    report = check_project(project, out=out)
+def _join(
+    opened: Project,
+    topology: Topology,
+    run_id: str | None,
+    option: Sequence[str],
+    *,
+    rehearse: bool,
+    dry_run: bool,
+    out: Output,
+) -> None:
+    """The part of a machine that is not the first."""
+    environment = whole_environment(opened)
+    run = run_to_join(opened.runs_dir, topology, run_id, rehearse=rehearse, out=out)
+    rehearsal = _rehearsal(opened) if rehearse else None
+    assembled = _assemble(opened, run.folder, option, rehearsal)
+    check_same(run, assembled)
+    local = check_base(run.record.base, run.record.revision)
+    plan = plan_run(opened, assembled, machine_folder(run, topology.rank), environment, local, topology)
+    if dry_run:
+        print_plan(plan, assembled, run.folder, run, out)
+        return
+    launch.prepare(plan)
+    take_part(plan, run, topology.rank, out)
+
+
+def _check_dataset(project: Project, processes: int, out: Output) -> DatasetReport:
+    report = check_project(project, processes=processes, out=out)
     if not report.ok:
         out.result(report_text(report))
         raise UserError("The dataset has errors.", fix="Correct them as named, then run `fluxkit train` again.")
@@ -150,7 +211,7 @@ def _say_changes(assembled: Assembled, out: Output) -> None:
 
 
 def plan_run(
-    project: Project, assembled: Assembled, folder: Path, environment: Environment, local: bool
+    project: Project, assembled: Assembled, folder: Path, environment: Environment, local: bool, topology: Topology
 ) -> launch.RunPlan:
     """The launch of an assembled project in a folder: `train`'s, and the measured one of `fit`.
 
@@ -160,12 +221,15 @@ def plan_run(
         folder: becomes the working folder.
         environment: the trainer's.
         local: whether the base model is a folder, and the hub out of bounds.
+        topology: the processes that train together.
     """
     config: Any = assembled.rendered.documents["config.json"]
     names = shims_for(
         assembled.release.version,
         rehearsal_without_cuda=assembled.request.rehearsal is not None and not has_cuda(project),
         precision=str(config.get("--base_model_precision", "no_change")),
+        adapter=assembled.request.adapter,
+        processes=topology.processes,
     )
     shim_env = write_shims(project.cache_dir / "shims", names) if names else {}
     return launch.plan_launch(
@@ -174,17 +238,10 @@ def plan_run(
         extra_env={**assembled.rendered.env, **shim_env, **_watching_env(assembled.rendered.env, folder)},
         offline=local,
         checkout=open_checkout(environment.checkout) if environment.checkout else None,
+        topology=topology,
+        shared_config=assembled.request.config_dir if topology.rank else None,
+        ignores_config_path="accelerate-config-path" in {defect.id for defect in assembled.release.defects},
     )
-
-
-def _print_plan(plan: launch.RunPlan, existing: runs.Run | None, out: Output) -> None:
-    out.emit({"argv": list(plan.argv), "cwd": str(plan.cwd), "env": plan.public_env()})
-    out.result(f"run:  {existing.record.id if existing else 'a new one'}")
-    out.result(f"argv: {' '.join(plan.argv)}")
-    out.result(f"cwd:  {plan.cwd}")
-    out.result("env:")
-    for name, value in plan.public_env().items():
-        out.result(f"  {name}={value}")
 
 
 def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
@@ -201,7 +258,6 @@ def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
             "adapter": request.adapter,
             "profile": request.profile,
             "resolutions": (rehearsal.resolution,) if rehearsal else request.resolutions,
-            "batch_size": _batch_size(assembled),
         },
     )
 

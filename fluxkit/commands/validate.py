@@ -25,20 +25,21 @@ _PREPARE_MENDS = {
 }  # fmt: skip
 
 
-def validate(project_dir: Path | None, *, html: Path | None = None, out: Output) -> DatasetReport:
+def validate(project_dir: Path | None, *, html: Path | None = None, gpus: int = 1, out: Output) -> DatasetReport:
     """Check the project's dataset, foresee what training will see of it, and print the report.
 
     Args:
         project_dir: the project's folder.
         html: where to write the report as a page too; it is written with errors as well.
+        gpus: how many are to train together, on all machines.
         out: where to say things.
 
     Raises:
         UserError: the project can't be read, or the dataset has errors (after they were printed).
     """
     project = open_project(project_dir)
-    report = check_project(project, out=out)
-    preview = forecast(project, report, dataset_rules(project.config), out)
+    report = check_project(project, processes=gpus, out=out)
+    preview = forecast(project, report, dataset_rules(project.config, gpus), out)
     out.result("\n\n".join(filter(None, (preview_text(preview), report_text(report)))))
     _say_helpers(report, project, out)
     out.emit(report_dict(report) | {"training": preview_dict(preview, report.folder)})
@@ -51,8 +52,13 @@ def validate(project_dir: Path | None, *, html: Path | None = None, out: Output)
     return report
 
 
-def check_project(project: Project, *, out: Output) -> DatasetReport:
+def check_project(project: Project, *, processes: int = 1, out: Output) -> DatasetReport:
     """Every check of a project's dataset; what was measured before comes from the project's `cache/`.
+
+    Args:
+        project: the project.
+        processes: GPUs that are to train together, on all machines.
+        out: where to say things.
 
     Raises:
         UserError: `[dataset] face_model` can't be used.
@@ -64,7 +70,7 @@ def check_project(project: Project, *, out: Output) -> DatasetReport:
     with out.progress("Looking at the photos") as progress:
         return check_dataset(
             folder,
-            dataset_rules(config),
+            dataset_rules(config, processes),
             faces=find_face_detector(project.root / Path(model).expanduser() if model else None),
             tokenizers=find_tokenizers(str(base) if base.is_dir() else config.model.base, config.model.revision),
             cache=project.cache_dir / "validate.sqlite",
@@ -85,21 +91,23 @@ def _say_helpers(report: DatasetReport, project: Project, out: Output) -> None:
         out.say("`fluxkit caption --review` opens each caption in your editor.")
 
 
-def dataset_rules(config: ProjectConfig) -> DatasetRules:
-    """What a project's settings ask of its dataset."""
+def dataset_rules(config: ProjectConfig, processes: int = 1) -> DatasetRules:
+    """What a project's settings ask of its dataset, with so many GPUs that train together."""
     options = {name.lstrip("-"): value for name, value in config.train.options.items()}
+    accumulation = _count(options.get("gradient_accumulation_steps"))
     cuts = options.get("crop", True) and options.get("crop_aspect", "square") == "square"
     return DatasetRules(
         trigger=config.project.trigger,
         resolutions=config.dataset.resolutions,
         release=pinned_release(config),
         steps=config.train.steps,
-        accumulation=_count(options.get("gradient_accumulation_steps")),
+        accumulation=accumulation,
         captions=config.dataset.captions,
         repeats=config.dataset.repeats,
-        batch_size=_count(options.get("train_batch_size")) * _count(options.get("gradient_accumulation_steps")),
+        batch_size=_count(options.get("train_batch_size")) * accumulation * processes,
         subject=config.project.subject,
         centre_crop=bool(cuts) and options.get("crop_style", "center") in ("center", "centre"),
+        processes=processes,
     )
 
 

@@ -86,9 +86,17 @@ def _resolution_findings(folder: Path, bucket: Bucket, rules: DatasetRules) -> I
         fix = f"Add larger photos, or take {bucket.resolution} out of [dataset] resolutions."
         yield Finding("bucket.empty", "error", folder, message, fix)
     elif bucket.samples < rules.batch_size:
-        message = f"{bucket.samples} samples at {bucket.resolution} don't fill one step of {rules.batch_size} images."
-        fix = "Raise [dataset] repeats, add photos, or lower the batch size and the gradient accumulation."
+        several = f" ({rules.processes} GPUs together)" if rules.processes > 1 else ""
+        samples = f"{bucket.samples} samples at {bucket.resolution}"
+        message = f"{samples} don't fill one step of {rules.batch_size} images{several}."
+        fewer = "use fewer GPUs, " if several else ""
+        fix = f"Raise [dataset] repeats, add photos, {fewer}or lower the batch size and the gradient accumulation."
         yield Finding("bucket.batch", "error", folder, message, fix)
+    elif bucket.images < rules.processes:
+        # Each process gets its share of the photos, and repeats only those.
+        message = f"{bucket.images} photos at {bucket.resolution} are too few to share among {rules.processes} GPUs."
+        fix = f"Add photos, or train on {bucket.images} GPUs at the most (--gpus)."
+        yield Finding("bucket.gpus", "error", folder, message, fix)
     for path in bucket.left_out if rules.release else ():
         yield _left_out(path, bucket, rules)
     if rules.release and bucket.edge not in (0, bucket.resolution):

@@ -76,6 +76,7 @@ class DatasetRules:
         batch_size: images an optimizer step: batch × accumulation × GPUs.
         subject: the everyday word for what is shown; faces and traits are looked for where it is a person.
         centre_crop: training cuts the square in the middle out of each picture.
+        processes: GPUs that train together, on all machines; a part of `batch_size`.
     """
 
     trigger: str
@@ -88,6 +89,7 @@ class DatasetRules:
     batch_size: int = 1
     subject: str = "person"
     centre_crop: bool = True
+    processes: int = 1
 
 
 @dataclass(frozen=True)

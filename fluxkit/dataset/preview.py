@@ -78,7 +78,8 @@ class TrainingPreview:
         rules: what the project asks for.
         pictures: every readable photo, in the report's order.
         buckets: one a resolution.
-        batches: of an epoch, `batch_size / accumulation` photos each.
+        batches: of an epoch, `batch_size / accumulation` photos each. With several processes, those of the first,
+            which has the largest share of the photos where they don't come out even.
         steps_per_epoch: optimizer steps until every photo was shown `repeats + 1` times at each resolution.
         captions: different captions.
         vae_bytes: the cache of encoded photos on disk, at most; it may be compressed.
@@ -118,8 +119,9 @@ def preview_training(images: Iterable[ImageFacts], rules: DatasetRules, pace: Pa
     images = list(images)
     era = era_of(rules.release)
     buckets = tuple(simulate_buckets(images, rules))
-    batch = max(1, rules.batch_size // max(1, rules.accumulation))
-    batches = sum(math.ceil(bucket.samples / batch) for bucket in buckets if bucket.samples >= batch)
+    shares = [math.ceil(bucket.images / rules.processes) * (rules.repeats + 1) for bucket in buckets]
+    batch = max(1, rules.batch_size // max(1, rules.accumulation * rules.processes))
+    batches = sum(math.ceil(share / batch) for share in shares if share >= batch)
     captions = _distinct_captions(images, rules)
     return TrainingPreview(
         rules=rules,

@@ -22,8 +22,9 @@ def preview_lines(preview: TrainingPreview) -> list[str]:
         f"{bucket.edge}×{bucket.edge} ({release})"
         for bucket in preview.buckets
     ]
+    step = _plural(rules.batch_size, "photo") + (f" on {rules.processes} GPUs" if rules.processes > 1 else "")
     lines.append(
-        f"{rules.steps:,} steps of {_plural(rules.batch_size, 'photo')} are {_number(preview.epochs)} epochs of "
+        f"{rules.steps:,} steps of {step} are {_number(preview.epochs)} epochs of "
         f"{preview.steps_per_epoch:,} steps; each photo is shown about {preview.views:,.0f} times"
     )
     lines.append(
@@ -59,6 +60,7 @@ def preview_dict(preview: TrainingPreview, folder: Path) -> dict[str, Any]:
         "release": rules.release or None,
         "steps": rules.steps,
         "batch_size": rules.batch_size,
+        "gpus": rules.processes,
         "repeats": rules.repeats,
         "steps_per_epoch": preview.steps_per_epoch,
         "epochs": round(preview.epochs, 3),

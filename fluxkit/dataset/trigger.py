@@ -1,10 +1,16 @@
 """Is the trigger a word that the model doesn't know yet?"""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from fluxkit.dataset.model import Finding
+from fluxkit.errors import UserError
+from fluxkit.files import cache_dir, write_json
 
 SHORTEST, LONGEST = 3, 16
 # Zipf frequency: log10 of occurrences in a billion words. wordfreq's small lists begin at 3; "flower" has 4.4 in
@@ -51,7 +57,23 @@ def trigger_findings(trigger: str, where: Path) -> Iterator[Finding]:
 
 
 def word_languages(word: str) -> dict[str, float]:
-    """The languages that `word` is a word of, most frequent first, with its Zipf frequency in each."""
+    """The languages that `word` is a word of, most frequent first, with its Zipf frequency in each.
+
+    The answer is remembered in the user's cache folder, for wordfreq takes as long to ask as all else that `train` does
+    before it launches the trainer.
+    """
+    key = hashlib.sha256(f"{version('wordfreq')}:{word}".encode("utf-8", "replace")).hexdigest()[:32]
+    remembered = cache_dir() / "words" / f"{key}.json"
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        known = json.loads(remembered.read_text(encoding="utf-8"))
+        return {str(language): float(zipf) for language, zipf in known.items()}
+    found = _look_up(word)
+    with suppress(UserError, OSError):
+        write_json(remembered, found)
+    return found
+
+
+def _look_up(word: str) -> dict[str, float]:
     from wordfreq import available_languages, get_frequency_dict, get_frequency_list
 
     # The dictionaries themselves: the lookup functions want tokenizers for Chinese, Japanese and Korean.

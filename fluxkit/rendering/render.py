@@ -66,6 +66,11 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
     return Rendered(documents, settings, {**profile.env, **request.env}, tuple(notes))
 
 
+def rendered_texts(rendered: Rendered) -> dict[str, str]:
+    """Text of every file by its name, as `write_rendered` writes it."""
+    return {name: _text(document) for name, document in rendered.documents.items()}
+
+
 def write_rendered(rendered: Rendered, config_dir: Path) -> None:
     """Write every document into `config_dir`, each atomically; `config.json`, which names the others, last."""
     for name in sorted(rendered.documents, key=lambda name: name == "config.json"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from fluxkit.files import write_text
 from fluxkit.process import stream
 from fluxkit.trainer.sources.checkout import Checkout
+from fluxkit.trainer.topology import ONE_PROCESS, Topology
 
 # What of the user's environment reaches the trainer. Everything else that could change a run (CONFIG_PATH, ENV,
 # ACCELERATE_*, a stray PYTHONPATH) stays out.
@@ -24,7 +25,7 @@ _PASSED = (
     "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "OMP_NUM_THREADS",
 )  # fmt: skip
-_SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+_SECRET = frozenset({"TOKEN", "KEY", "SECRET", "PASSWORD"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunPlan:
         argv: the command.
         cwd: the working folder: the run's.
         env: the whole environment of the process.
+        files: path in the working folder → text; written by `prepare`.
         links: name in the working folder → what it leads to; made by `prepare`.
         whole_group: whether Ctrl-C must reach every process: a shell waits for its child and tells it nothing.
     """
@@ -42,31 +44,37 @@ class RunPlan:
     argv: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, Path] = field(default_factory=dict)
     whole_group: bool = False
 
     def public_env(self) -> dict[str, str]:
         """The environment with tokens masked, for printing."""
-        return {k: "***" if any(word in k.upper() for word in _SECRET) else v for k, v in sorted(self.env.items())}
+        return {k: "***" if _SECRET & set(k.upper().split("_")) else v for k, v in sorted(self.env.items())}
 
 
-def accelerate_config(*, processes: int, use_cpu: bool) -> str:
-    """Text of an accelerate config: with none, the launcher falls back to the user's own, which overrides silently."""
-    return "\n".join(
-        [
-            "compute_environment: LOCAL_MACHINE",
-            f"distributed_type: '{'NO' if processes == 1 else 'MULTI_GPU'}'",
-            "machine_rank: 0",
-            "main_training_function: main",
-            "mixed_precision: bf16",
-            "num_machines: 1",
-            f"num_processes: {processes}",
-            "rdzv_backend: static",
-            "same_network: true",
-            f"use_cpu: {'true' if use_cpu else 'false'}",
-            "",
-        ]
-    )
+def accelerate_config(topology: Topology) -> str:
+    """Text of an accelerate config: with none, the launcher falls back to the user's own, which overrides silently.
+
+    Several CPU processes are "MULTI_GPU" too, and `ACCELERATE_USE_CPU` tells them apart: with "MULTI_CPU" accelerate
+    starts one process unless it has MPI, and that one believes itself to be the whole training.
+    """
+    several = topology.processes > 1
+    settings: dict[str, str | int] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "'MULTI_GPU'" if several else "'NO'",
+        "machine_rank": topology.rank,
+        "main_process_ip": f"'{topology.address}'" if topology.address else "",
+        "main_process_port": topology.port or "",
+        "main_training_function": "main",
+        "mixed_precision": "bf16",
+        "num_machines": topology.machines,
+        "num_processes": topology.processes,
+        "rdzv_backend": "static",
+        "same_network": "true",
+        "use_cpu": "true" if topology.use_cpu and not several else "false",
+    }
+    return "".join(f"{name}: {value}\n" for name, value in settings.items() if value != "")
 
 
 def plan_launch(
@@ -76,28 +84,33 @@ def plan_launch(
     extra_env: Mapping[str, str],
     offline: bool,
     checkout: Checkout | None = None,
-    processes: int = 1,
+    topology: Topology = ONE_PROCESS,
+    shared_config: Path | None = None,
+    ignores_config_path: bool = False,
     inherited: Mapping[str, str] | None = None,
 ) -> RunPlan:
     """Plan the launch of a release.
 
     Args:
         environment_bin: the `bin` folder of the trainer's environment; `accelerate` must be on PATH.
-        run_dir: the run's folder; becomes the working folder.
-        checkout: the release's own files, for the sources `git` and `path`; None for a package.
+        run_dir: the working folder: the run's, or for the other machines of a run one in it.
         extra_env: the profile's, the project's and the shims' variables; they win.
         offline: whether the model hub is out of bounds (a local base).
-        processes: training processes.
+        checkout: the release's own files, for the sources `git` and `path`; None for a package.
+        topology: the processes that train together.
+        shared_config: the folder of the rendered config where it is not in `run_dir`; linked into it.
+        ignores_config_path: the release doesn't look at ACCELERATE_CONFIG_PATH (the defect `accelerate-config-path`).
         inherited: the environment to pass on from; the caller's own by default.
     """
     source = os.environ if inherited is None else inherited
+    accelerate = "config/accelerate.yaml" if shared_config is None else "accelerate.yaml"
     env = {name: source[name] for name in _PASSED if name in source}
     env |= {
         "PATH": f"{environment_bin}{os.pathsep}{source.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(environment_bin.parent),
-        "ACCELERATE_CONFIG_PATH": str(run_dir / "config" / "accelerate.yaml"),
-        "TRAINING_NUM_PROCESSES": str(processes),
-        "TRAINING_NUM_MACHINES": "1",
+        "ACCELERATE_CONFIG_PATH": str(run_dir / accelerate),
+        "TRAINING_NUM_PROCESSES": str(topology.processes),
+        "TRAINING_NUM_MACHINES": str(topology.machines),
         "MIXED_PRECISION": "bf16",
         "TRAINING_DYNAMO_BACKEND": "no",
         "CONFIG_BACKEND": "json",
@@ -110,10 +123,19 @@ def plan_launch(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
     }
+    if topology.processes > 1 and topology.use_cpu:
+        env["ACCELERATE_USE_CPU"] = "true"
+        if topology.machines == 1:
+            env["GLOO_SOCKET_IFNAME"] = "lo"  # else it asks for the address of this machine's name, which may have none
+    if ignores_config_path:
+        env["ACCELERATE_EXTRA_ARGS"] = f"--config_file={accelerate}"  # it is split at spaces: no absolute path
     if offline:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    files = {accelerate: accelerate_config(topology)}
+    links = {} if shared_config is None else {"config": shared_config}
     if checkout is None:
-        return RunPlan(argv=(str(environment_bin / "simpletuner"), "train"), cwd=run_dir, env=env | dict(extra_env))
+        argv = (str(environment_bin / "simpletuner"), "train")
+        return RunPlan(argv, cwd=run_dir, env=env | dict(extra_env), files=files, links=links)
     env |= _checkout_env(environment_bin.parent) | dict(extra_env)
     # The shims first: their sitecustomize runs the next one on the path.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (extra_env.get("PYTHONPATH"), str(checkout.folder))))
@@ -124,7 +146,8 @@ def plan_launch(
         argv=("bash", "-e", str(script)),
         cwd=run_dir,
         env=env,
-        links={linked: checkout.folder / linked},
+        files=files,
+        links={**links, linked: checkout.folder / linked},
         whole_group=True,
     )
 
@@ -141,9 +164,10 @@ def _checkout_env(environment: Path) -> dict[str, str]:
     return env
 
 
-def prepare(plan: RunPlan, *, processes: int = 1, use_cpu: bool) -> None:
+def prepare(plan: RunPlan) -> None:
     """Write what the launch needs beside the rendered config."""
-    write_text(plan.cwd / "config" / "accelerate.yaml", accelerate_config(processes=processes, use_cpu=use_cpu))
+    for name, text in plan.files.items():
+        write_text(plan.cwd / name, text)
     for name, target in plan.links.items():
         link = plan.cwd / name
         if not (link.is_symlink() and link.readlink() == target):

@@ -46,7 +46,7 @@ class Defect:
         action: `replace` (a default gets `replacement`; the user's own wish is refused), `refuse`, `shim` (load
             `replacement` into the trainer's process) or `known` (handled in code).
         replacement: for `replace` the value, for `shim` its name.
-        when: `rehearsal-without-cuda`, or empty for every run.
+        when: `rehearsal-without-cuda`, `several-processes`, or empty for every run.
         reason: what happens, in a sentence for the user.
     """
 

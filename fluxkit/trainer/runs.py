@@ -37,9 +37,11 @@ class RunRecord:
         message: why it failed.
         profile: the VRAM class.
         resolutions: edges of the square crops.
-        batch_size: images an optimizer step, accumulation included; 0 in records from before it was kept.
+        batch_size: images an optimizer step, accumulation and all GPUs included; 0 in records from before it was kept.
         seconds_per_step: the median of its optimizer steps, without validation images and checkpoints; None before it
             was measured.
+        gpus: training processes on each machine, one a GPU.
+        machines: how many machines trained together.
     """
 
     id: str
@@ -57,6 +59,13 @@ class RunRecord:
     resolutions: tuple[int, ...] = ()
     batch_size: int = 0
     seconds_per_step: float | None = None
+    gpus: int = 1
+    machines: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many trained together, on all machines."""
+        return self.gpus * self.machines
 
 
 @dataclass(frozen=True)
@@ -145,18 +154,25 @@ def new_run(runs_dir: Path, record: Mapping[str, Any], *, today: dt.date | None 
         record: the fields of `RunRecord` but for id, status and created.
         today: the date in the id.
     """
-    day = (today or dt.datetime.now(dt.UTC).date()).strftime("%Y%m%d")
     runs_dir.mkdir(parents=True, exist_ok=True)
-    number = 1
     while True:
-        folder = runs_dir / f"{day}-{number:03d}"
+        folder = next_folder(runs_dir, today=today)
         try:
             folder.mkdir()  # fails when another process took the number: nobody shares a folder
             break
         except FileExistsError:
-            number += 1
+            continue
     created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return Run(folder, RunRecord(id=folder.name, status="prepared", created=created, **record)).update()
+
+
+def next_folder(runs_dir: Path, *, today: dt.date | None = None) -> Path:
+    """Where the next run would go; not made."""
+    day = (today or dt.datetime.now(dt.UTC).date()).strftime("%Y%m%d")
+    number = 1
+    while (folder := runs_dir / f"{day}-{number:03d}").exists():
+        number += 1
+    return folder
 
 
 def _parse(data: Any, folder: Path) -> RunRecord:

@@ -14,20 +14,25 @@ from fluxkit.trainer.releases import defects_of
 _SOURCES = Path(__file__).resolve().parent / "_shims"
 
 
-def shims_for(release_version: str, *, rehearsal_without_cuda: bool, precision: str) -> tuple[str, ...]:
+def shims_for(
+    release_version: str, *, rehearsal_without_cuda: bool, precision: str, adapter: str = "lycoris", processes: int = 1
+) -> tuple[str, ...]:
     """Names of the shims for one launch.
 
     Args:
         release_version: the SimpleTuner release.
         rehearsal_without_cuda: whether this is a rehearsal on a machine without a GPU.
         precision: the rendered `base_model_precision`.
+        adapter: the rendered `lora_type`.
+        processes: how many train together.
     """
-    met = {"base_model_precision": precision}
+    met = {"base_model_precision": precision, "lora_type": adapter}
+    now = {"": True, "rehearsal-without-cuda": rehearsal_without_cuda, "several-processes": processes > 1}
     return tuple(
         str(defect.replacement)
         for defect in defects_of(release_version)
         if defect.action == "shim"
-        and (defect.when != "rehearsal-without-cuda" or rehearsal_without_cuda)
+        and now[defect.when]
         and (not defect.option or met.get(defect.option) == defect.value)
     )
 

@@ -20,6 +20,7 @@ from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.environment import Environment, environment_for
+from fluxkit.trainer.integrity import Damage
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
 from tests.projects import start_project
@@ -49,6 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     toml.write_text(toml.read_text().replace("black-forest-labs/FLUX.1-dev", str(base)).replace("= 10000", "= 10"))
     save_file({f"lycoris_m{i}.lokr_w1": np.ones((1, 1), np.float32) for i in range(15)}, tmp_path / ADAPTER_FILE)
     monkeypatch.setattr(shared, "is_ready", lambda _: True)
+    monkeypatch.setattr(shared, "find_damage", lambda _: [])
     return root
 
 
@@ -176,3 +178,14 @@ def test_without_an_environment_the_next_step_is_named(project: Path, monkeypatc
     with pytest.raises(UserError, match="not installed") as caught:
         run_train(project)
     assert "fluxkit install" in caught.value.fix
+
+
+def test_a_damaged_trainer_is_said_before_launch(
+    project: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer("raise SystemExit('must not start')")
+    monkeypatch.setattr(shared, "find_damage", lambda _: [Damage("torch/version.py is missing", "torch")])
+    with pytest.raises(UserError, match=r"torch/version.py is missing") as caught:
+        run_train(project)
+    assert "fluxkit install" in caught.value.fix
+    assert not list(project.glob("runs/*"))

@@ -40,6 +40,27 @@ def test_batches_and_accumulation_make_fewer_steps() -> None:
     assert (preview.batches, preview.steps_per_epoch) == (5, 2)
 
 
+@pytest.mark.parametrize(("gpus", "steps"), [(1, 6006), (2, 3003), (4, 2002), (6, 1001)])
+def test_gpus_share_the_photos_of_an_epoch(gpus: int, steps: int) -> None:
+    # Six photos on four GPUs: the first two have two each, and their epoch counts.
+    rules = replace(RULES, batch_size=gpus, processes=gpus, resolutions=(512,))
+    preview = preview_training([facts(f"{number}.jpg", 600, 600) for number in range(6)], rules)
+    assert preview.steps_per_epoch == steps
+    assert preview.views == pytest.approx(10_000 * gpus / 6)
+    assert preview_dict(preview, Path("/photos"))["gpus"] == gpus
+    assert (f"on {gpus} GPUs" in preview_text(preview)) == (gpus > 1)
+
+
+@pytest.mark.parametrize(
+    ("photos", "repeats", "gpus", "code"),
+    [(6, 1000, 6, None), (6, 1000, 7, "bucket.gpus"), (6, 0, 2, None), (6, 0, 4, "bucket.batch")],
+)
+def test_what_is_too_little_for_so_many_gpus(photos: int, repeats: int, gpus: int, code: str | None) -> None:
+    rules = replace(RULES, repeats=repeats, batch_size=2 * gpus, processes=gpus, resolutions=(512,))
+    buckets = simulate_buckets([facts(f"{number}.jpg", 600, 600) for number in range(photos)], rules)
+    assert [finding.code for finding in bucket_findings(Path("/photos"), buckets, rules)] == [code] * (code is not None)
+
+
 def test_a_small_photo_is_left_out_where_it_is_too_small() -> None:
     preview = preview_training([facts("a.jpg", 900, 1200), facts("b.jpg", 1200, 1200)], RULES)
     assert [picture.left_out for picture in preview.pictures] == [(1024,), ()]

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxkit.dataset.trigger import trigger_findings
+from fluxkit.dataset import trigger
+from fluxkit.dataset.trigger import trigger_findings, word_languages
+from fluxkit.files import cache_dir
 
 
 @pytest.mark.parametrize("trigger", ["behitek", "hieunv3", "ohwx", "zwx", "fluxdemo"])
@@ -44,3 +46,15 @@ def test_languages_are_named() -> None:
 def test_languages_that_need_a_tokenizer_are_asked_without_one(word: str) -> None:
     found = {finding.code for finding in trigger_findings(word, Path())}
     assert {"trigger.dictionary"} <= found
+
+
+def test_a_word_is_looked_up_once_and_an_odd_memory_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = word_languages("maison")
+    assert found["fr"] > 4
+    monkeypatch.setattr(trigger, "_look_up", lambda _: {})
+    assert word_languages("maison") == found
+    assert word_languages("maisons") == {}  # another word is asked for
+    for file in (cache_dir() / "words").iterdir():
+        file.write_text('["no", "table"]')
+    monkeypatch.setattr(trigger, "_look_up", lambda _: found)
+    assert word_languages("maisons") == found
