@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fluxkit.commands.assemble import assemble, has_cuda, ready_environment
+from fluxkit.commands.assemble import assemble, has_cuda, whole_environment
 from fluxkit.commands.train import plan_run
 from fluxkit.console import Output
 from fluxkit.hardware import MemoryWatch, training_card
@@ -99,7 +99,7 @@ def measure_project(
     )
     write_rendered(assembled.rendered, folder / "config")
     topology = Topology(use_cpu=not has_cuda(project))
-    plan = plan_run(short, assembled, folder, environment or ready_environment(project), local, topology)
+    plan = plan_run(short, assembled, folder, environment or whole_environment(project), local, topology)
     launch.prepare(plan)
     records, log = folder / "measured.jsonl", folder / "trainer.log"
     plan = with_probe(plan, folder / "probe", records, cap_gib=cap_gib)

@@ -70,6 +70,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path, repor
     text = (root / "fluxkit.toml").read_text().replace("black-forest-labs/FLUX.1-dev", str(base))
     (root / "fluxkit.toml").write_text(text.replace('path = "dataset"', f'path = "{photos}"'))
     monkeypatch.setattr(shared, "is_ready", lambda _: True)
+    monkeypatch.setattr(shared, "find_damage", lambda _: [])
     for module in (command, training):
         monkeypatch.setattr(module, "check_project", lambda *_, **__: report)
     return root
