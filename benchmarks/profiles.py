@@ -36,14 +36,14 @@ from benchmarks.profile_tables import (
     write_report,
 )
 from fluxkit.commands.assemble import ready_environment
-from fluxkit.commands.init import init
-from fluxkit.commands.install import install
 from fluxkit.commands.measuring import measure_project
 from fluxkit.console import Mute, Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import FluxkitError, UserError
+from fluxkit.files import write_text
 from fluxkit.hardware import gpus, training_card
 from fluxkit.process import stream
+from fluxkit.project.config import default_simpletuner
 from fluxkit.project.load import Project, load_project
 from fluxkit.rendering.settings import Rehearsal
 from fluxkit.resources import resource
@@ -90,16 +90,11 @@ def _project(arguments: argparse.Namespace, out: Output) -> tuple[Project, Envir
     root: Path = arguments.work / "project"
     if not (root / "fluxkit.toml").is_file():
         make_demo_dataset(root / "dataset", TRIGGER, "person")
-        init(
-            root,
-            trigger=TRIGGER,
-            subject="person",
-            dataset=Path("dataset"),
-            profile="24gb",
-            simpletuner=arguments.release,
-            yes=True,
-            out=Mute(verbosity=-1),
-        )
+        version = find_release(arguments.release).version if arguments.release else default_simpletuner()
+        # Not by `fluxkit init`, which looks words up in libraries that a borrowed machine may lack.
+        text = f'[project]\nname = "bench"\ntrigger = "{TRIGGER}"\n\n[simpletuner]\nversion = "{version}"\n'
+        write_text(root / "fluxkit.toml", text)
+        write_text(root / "prompts.toml", '[prompts]\nportrait = "{trigger} a portrait of a person, soft light"\n')
     project = load_project(root)
     environment = _environment(arguments, project, out)
     if not arguments.rehearse:
@@ -113,6 +108,8 @@ def _project(arguments: argparse.Namespace, out: Output) -> tuple[Project, Envir
 def _environment(arguments: argparse.Namespace, project: Project, out: Output) -> Environment | None:
     """The one that was named, or the project's own, installed where it is missing."""
     if arguments.environment is None:
+        from fluxkit.commands.install import install  # it wants uv, which a borrowed machine may lack
+
         install(project.root, python=None, out=Mute(verbosity=out.verbosity))
         return None
     root = arguments.environment.absolute()
