@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment, schema_of
+from fluxkit.commands.resume import begin_resume, check_resume
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
@@ -61,10 +62,13 @@ def train(
     for note in assembled.rendered.notes:
         out.warn(note)
     environment = ready_environment(opened)
+    resume = check_resume(existing, assembled, schema_of(opened), out) if existing else None
     if dry_run:
         _print_plan(_plan(opened, assembled, folder, environment, local), existing, out)
         return None
     run = existing or _start(opened, assembled, base)
+    if resume:
+        run = begin_resume(run, resume, assembled, out)
     assembled = _assemble(opened, run.folder, option, rehearsal)
     write_rendered(assembled.rendered, run.config_dir)
     plan = _plan(opened, assembled, run.folder, environment, local)

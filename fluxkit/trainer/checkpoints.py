@@ -4,9 +4,9 @@ Every release takes `latest` to mean the folder `checkpoint*` with the highest n
 full disk or a power cut left incomplete ends the run (SimpleTuner #2613), a folder of another name ends it too (1.2) or
 makes it start from nothing (3.0 and later). Such folders are moved to `output/set-aside/`, where no release looks.
 
-What a complete one holds was read from SimpleTuner 1.2.5 to 4.10.1 and accelerate: the adapter and `training_state.json`
-come first, then `optimizer.bin`, `scheduler.bin` and `random_states_0.pkl`, then a `training_state-<backend>.json` for
-each dataset, by 4.1.0 `checkpoint_manifest.json`, by 4.3.5 `.guard`, in this order.
+What a complete one holds was read from SimpleTuner 1.2.5 to 4.10.1 and accelerate, in the order of writing: the adapter
+and `training_state.json`, then `optimizer.bin`, `scheduler.bin` and `random_states_0.pkl`, then for each dataset a
+`training_state-<backend>.json`, by 4.1.0 `checkpoint_manifest.json`, by 4.3.5 `.guard`.
 """
 
 import json

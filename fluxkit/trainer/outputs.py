@@ -1,8 +1,8 @@
 """Proof that a run succeeded: its adapter loads, holds the expected modules, is of the last step, and has learned.
 
 The trainer's exit code proves nothing: `train.sh` ends in `exit 0` in every release, and releases up to 3.3.4 print
-a traceback and exit 0 ("Training complete" after a failure: fluxgym #247, #442, #465). An adapter that loads proves little, too: a run whose loss
-became NaN writes one of NaNs, and one whose gradients never arrived writes the one that it began with.
+a traceback and exit 0 ("Training complete" after a failure: fluxgym #247, #442, #465). An adapter that loads proves little, too: a run whose
+loss became NaN writes one of NaNs, and one whose gradients never arrived writes the one that it began with.
 """
 
 import json
@@ -136,8 +136,8 @@ def _check_weights(facts: AdapterFacts, log: str) -> None:
     if not facts.finite:
         raise TrainerError(
             f"The adapter's weights are not numbers (NaN): training went wrong on the way. {log}",
-            fix="Lower [train] learning_rate to a half or less, then `fluxkit train --fresh`. An earlier checkpoint may "
-            "be good: `fluxkit sample --checkpoint N`.",
+            fix="Lower [train] learning_rate to a half or less, then `fluxkit train --fresh`. An earlier checkpoint "
+            "may be good: `fluxkit sample --checkpoint N`.",
         )
     if facts.unchanged == facts.modules:
         raise TrainerError(
