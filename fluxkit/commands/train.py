@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment, schema_of
+from fluxkit.commands.recache import refresh_caches
 from fluxkit.commands.resume import begin_resume, check_resume
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
+from fluxkit.dataset.model import DatasetReport
 from fluxkit.dataset.report import report_text
 from fluxkit.errors import UserError
 from fluxkit.extras import require
@@ -50,7 +52,7 @@ def train(
         InterruptedByUser: Ctrl-C; checkpoints are kept and the next `train` continues.
     """
     opened = open_project(project)
-    _check_dataset(opened, out)
+    report = _check_dataset(opened, out)
     rehearsal = _rehearsal(opened) if rehearse else None
     base = str(rehearsal.base) if rehearsal else opened.config.model.base
     local = check_base(base, opened.config.model.revision if not rehearse else None)
@@ -71,17 +73,20 @@ def train(
         run = begin_resume(run, resume, assembled, out)
     assembled = _assemble(opened, run.folder, option, rehearsal)
     write_rendered(assembled.rendered, run.config_dir)
+    names = [facts.path.relative_to(opened.training_dir).as_posix() for facts in report.images]
+    refresh_caches(run, assembled, names, out)
     plan = _plan(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
     return supervise(run, plan, _expected_modules(assembled, base), out)
 
 
-def _check_dataset(project: Project, out: Output) -> None:
+def _check_dataset(project: Project, out: Output) -> DatasetReport:
     report = check_project(project, out=out)
     if not report.ok:
         out.result(report_text(report))
         raise UserError("The dataset has errors.", fix="Correct them as named, then run `fluxkit train` again.")
+    return report
 
 
 def _rehearsal(project: Project) -> Rehearsal:

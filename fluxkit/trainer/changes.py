@@ -109,7 +109,7 @@ RULES: tuple[Rule, ...] = (
 def changed_settings(
     before: Mapping[str, Any], after: Mapping[str, Any], *, adapter: str, release: str, schema: OptionSchema
 ) -> list[SettingChange]:
-    """Every setting that differs between a run's frozen documents and the ones rendered now; `SILENT` ones are left out.
+    """Every setting that differs between a run's frozen documents and those rendered now, `SILENT` ones left out.
 
     Args:
         before: file name → document, as the run was started with.

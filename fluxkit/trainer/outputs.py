@@ -1,8 +1,9 @@
 """Proof that a run succeeded: its adapter loads, holds the expected modules, is of the last step, and has learned.
 
 The trainer's exit code proves nothing: `train.sh` ends in `exit 0` in every release, and releases up to 3.3.4 print
-a traceback and exit 0 ("Training complete" after a failure: fluxgym #247, #442, #465). An adapter that loads proves little, too: a run whose
-loss became NaN writes one of NaNs, and one whose gradients never arrived writes the one that it began with.
+a traceback and exit 0 ("Training complete" after a failure: fluxgym #247, #442, #465). An adapter that loads proves
+little, too: a run whose loss became NaN writes one of NaNs, and one whose gradients never arrived writes the one that
+it began with.
 """
 
 import json
