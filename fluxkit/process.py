@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess  # noqa: TID251  # this is the wrapper that the ban points to
 import tempfile
@@ -16,6 +17,7 @@ from fluxkit.errors import InterruptedByUser
 
 INTERRUPT_SECONDS = 60.0  # SimpleTuner ends the step it is in and its own child group; a large model takes a while
 TERMINATE_SECONDS = 10.0
+TICK_SECONDS = 0.5
 NOT_STARTED = 127  # what a shell returns for a command that isn't there
 
 
@@ -67,6 +69,8 @@ def stream(
     on_line: Callable[[str], None],
     log: Path,
     whole_group: bool = False,
+    on_tick: Callable[[], bool] | None = None,
+    on_start: Callable[[int], None] | None = None,
 ) -> int:
     r"""Run a long program, hand over each line as it comes, keep everything in `log`.
 
@@ -79,6 +83,8 @@ def stream(
         on_line: called with each line that isn't empty, without its end.
         log: file that gets the raw bytes, appended.
         whole_group: whether a Ctrl-C is passed on to every process that the program started, as a terminal would.
+        on_tick: called about twice a second, whatever the program says; True stops the program as Ctrl-C does.
+        on_start: called with the program's process id, which is its group's and its session's too.
 
     Returns:
         The exit code; negative for a signal.
@@ -96,7 +102,9 @@ def stream(
             on_line(message)
             return NOT_STARTED
         try:
-            _pump(child, record, on_line)
+            if on_start:
+                on_start(child.pid)
+            _pump(child, record, on_line, on_tick)
             return child.wait()
         except KeyboardInterrupt as stop:
             _interrupt(child, record, whole_group=whole_group)
@@ -129,9 +137,14 @@ def _start(
     )
 
 
-def _pump(child: "subprocess.Popen[bytes]", record: BinaryIO, on_line: Callable[[str], None]) -> None:
+def _pump(
+    child: "subprocess.Popen[bytes]",
+    record: BinaryIO,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], bool] | None,
+) -> None:
     rest = b""
-    for block in _blocks(child):
+    for block in _blocks(child, on_tick):
         record.write(block)
         *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
         for line in lines:
@@ -141,10 +154,21 @@ def _pump(child: "subprocess.Popen[bytes]", record: BinaryIO, on_line: Callable[
         on_line(rest.decode("utf-8", "replace"))
 
 
-def _blocks(child: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+def _blocks(child: "subprocess.Popen[bytes]", on_tick: Callable[[], bool] | None = None) -> Iterator[bytes]:
     if child.stdout is None:
         return
-    while block := os.read(child.stdout.fileno(), 65536):
+    output = child.stdout.fileno()
+    ticked = time.monotonic()
+    while True:
+        if on_tick and time.monotonic() - ticked >= TICK_SECONDS:
+            ticked = time.monotonic()
+            if on_tick():
+                raise KeyboardInterrupt
+        if on_tick and not select.select([output], [], [], TICK_SECONDS)[0]:
+            continue
+        block = os.read(output, 65536)
+        if not block:
+            return
         yield block
 
 
@@ -211,3 +235,33 @@ def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> N
 def _text(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Background:
+    """A program that lives on when this one ends.
+
+    Args:
+        pid: its process id.
+        poll: its exit code, or None while it runs.
+    """
+
+    pid: int
+    poll: Callable[[], int | None]
+
+
+def start_in_background(argv: Sequence[str | Path], *, env: Mapping[str, str], log: Path) -> Background:
+    """Start a program in a session of its own, without a terminal: closing this one doesn't end it.
+
+    Args:
+        argv: the command.
+        env: its whole environment.
+        log: file that gets its output, appended.
+
+    Raises:
+        OSError: it can't be started, or the log can't be written.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab", buffering=0) as record:
+        child = _start(argv, cwd=None, env=env, stdout=record, stderr=subprocess.STDOUT)
+    return Background(child.pid, child.poll)

@@ -1,6 +1,9 @@
 """`fluxkit train`: validate, render, launch, watch, and prove the result."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,10 @@ from fluxkit.project.load import Project
 from fluxkit.rendering.render import expected_modules, write_rendered
 from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
+from fluxkit.trainer.control import VARIABLE, signal_file
 from fluxkit.trainer.environment import Environment
+from fluxkit.trainer.listener import Listener, around_proxies, listening
+from fluxkit.trainer.occupancy import Occupancy, occupy
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.sources.checkout import open_checkout
 
@@ -53,6 +59,24 @@ def train(
     """
     opened = open_project(project)
     report = _check_dataset(opened, out)
+    names = [facts.path.relative_to(opened.training_dir).as_posix() for facts in report.images]
+    with contextlib.ExitStack() as held:
+        # From here on nobody else trains in this project, nor takes the run that this one continues.
+        occupancy = None if dry_run else held.enter_context(occupy(opened.root))
+        listener = None if dry_run else held.enter_context(listening())
+        return _train(opened, names, rehearse, fresh, option, out, occupancy, listener)
+
+
+def _train(
+    opened: Project,
+    photos: Sequence[str],
+    rehearse: bool,
+    fresh: bool,
+    option: Sequence[str],
+    out: Output,
+    occupancy: Occupancy | None,
+    listener: Listener | None,
+) -> runs.Run | None:
     rehearsal = _rehearsal(opened) if rehearse else None
     base = str(rehearsal.base) if rehearsal else opened.config.model.base
     local = check_base(base, opened.config.model.revision if not rehearse else None)
@@ -65,20 +89,20 @@ def train(
         out.warn(note)
     environment = ready_environment(opened)
     resume = check_resume(existing, assembled, schema_of(opened), out) if existing else None
-    if dry_run:
+    if occupancy is None:
         _print_plan(_plan(opened, assembled, folder, environment, local), existing, out)
         return None
     run = existing or _start(opened, assembled, base)
     if resume:
         run = begin_resume(run, resume, assembled, out)
-    assembled = _assemble(opened, run.folder, option, rehearsal)
+    occupancy.name(run.record.id)
+    assembled = _watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)
-    names = [facts.path.relative_to(opened.training_dir).as_posix() for facts in report.images]
-    refresh_caches(run, assembled, names, out)
+    refresh_caches(run, assembled, photos, out)
     plan = _plan(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
-    return supervise(run, plan, _expected_modules(assembled, base), out)
+    return supervise(run, plan, _expected_modules(assembled, base), out, listener=listener, occupancy=occupancy)
 
 
 def _check_dataset(project: Project, out: Output) -> DatasetReport:
@@ -106,6 +130,22 @@ def _assemble(project: Project, folder: Path, option: Sequence[str], rehearsal: 
     )
 
 
+def _watched(assembled: Assembled, run: runs.Run, listener: Listener | None) -> Assembled:
+    """The config with fluxkit's own webhook in it; one that the user set stays, and fluxkit reads the output alone."""
+    documents = dict(assembled.rendered.documents)
+    config: Any = documents["config.json"]
+    if listener is None or "--webhook_config" in config:
+        return assembled
+    documents["config.json"] = {**config, "--webhook_config": str(listener.write_config(run.config_dir))}
+    return replace(assembled, rendered=replace(assembled.rendered, documents=documents))
+
+
+def _watching_env(rendered: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What lets the trainer be asked for a checkpoint, and keeps its webhooks on this machine."""
+    proxies = around_proxies({**os.environ, **rendered})
+    return {**proxies, VARIABLE: str(signal_file(folder).path)}
+
+
 def _say_changes(assembled: Assembled, out: Output) -> None:
     out.say("A rehearsal proves your dataset, settings and install; it replaces:")
     for what, before, after in rehearsal_changes(assembled.request):
@@ -125,7 +165,7 @@ def _plan(
     return launch.plan_launch(
         environment_bin=environment.python.parent,  # not resolved: the interpreter is a link out of the environment
         run_dir=folder,
-        extra_env={**assembled.rendered.env, **shim_env},
+        extra_env={**assembled.rendered.env, **shim_env, **_watching_env(assembled.rendered.env, folder)},
         offline=local,
         checkout=open_checkout(environment.checkout) if environment.checkout else None,
     )

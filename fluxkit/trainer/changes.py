@@ -76,7 +76,7 @@ _RESTORED = "the checkpoint's own value goes on"
 # The first row that fits decides.
 RULES: tuple[Rule, ...] = (
     Rule(("output_dir", "data_backend_config", "lycoris_config", "user_prompt_library"), Effect.SILENT, ""),
-    Rule(("resume_from_checkpoint", "num_train_epochs"), Effect.SILENT, ""),
+    Rule(("resume_from_checkpoint", "num_train_epochs", "webhook_*"), Effect.SILENT, ""),
     # Dropouts are drawn anew each step, and bypass_mode is another order of the same multiplications.
     Rule(("lycoris.*dropout*", "lycoris.bypass_mode"), Effect.FINE, "from here on"),
     Rule(("lycoris.*",), Effect.BREAKS, "the adapter is built otherwise than the checkpoint's"),

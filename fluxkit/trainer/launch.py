@@ -151,13 +151,27 @@ def prepare(plan: RunPlan, *, processes: int = 1, use_cpu: bool) -> None:
             link.symlink_to(target)
 
 
-def launch(plan: RunPlan, *, log: Path, on_line: Callable[[str], None]) -> int:
-    """Run the trainer to its end; return its exit code.
+def launch(
+    plan: RunPlan,
+    *,
+    log: Path,
+    on_line: Callable[[str], None],
+    on_tick: Callable[[], bool] | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> int:
+    """Run the trainer to its end; return its exit code. `on_…`: as `process.stream` calls them.
 
     Raises:
         InterruptedByUser: Ctrl-C; the trainer was asked to stop and has ended.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     return stream(
-        list(plan.argv), cwd=plan.cwd, env=dict(plan.env), on_line=on_line, log=log, whole_group=plan.whole_group
+        list(plan.argv),
+        cwd=plan.cwd,
+        env=dict(plan.env),
+        on_line=on_line,
+        log=log,
+        whole_group=plan.whole_group,
+        on_tick=on_tick,
+        on_start=on_start,
     )

@@ -9,6 +9,7 @@ from fluxkit.trainer.progress import Step, parse_step
 from fluxkit.trainer.runs import Run, list_runs
 
 LEAST_STEPS = 3  # fewer intervals than this are the trainer warming up
+RECENT_STEPS = 50
 
 
 class StepClock:
@@ -32,6 +33,11 @@ class StepClock:
         if self._last and here[0] > self._last[0]:
             self._intervals.append((here[1] - self._last[1]) / (here[0] - self._last[0]))
         self._last = here
+
+    def recent(self) -> float | None:
+        """The median of the last intervals: the pace now; None before enough steps were seen."""
+        last = self._intervals[-RECENT_STEPS:]
+        return statistics.median(last) if len(last) >= LEAST_STEPS else None
 
     def seconds_per_step(self) -> float | None:
         """The pace so far; None before enough steps were seen."""

@@ -35,7 +35,7 @@ class Step:
         total: steps asked for.
         loss: of the last step; not smoothed.
         learning_rate: of the last step.
-        seconds_per_step: the trainer's own running mean.
+        seconds_per_step: the trainer's own running mean, where it says one.
     """
 
     step: int
@@ -43,24 +43,6 @@ class Step:
     loss: float | None
     learning_rate: float | None
     seconds_per_step: float | None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time to the last step at the present pace; validation and checkpoints come on top."""
-        return None if self.seconds_per_step is None else (self.total - self.step) * self.seconds_per_step
-
-    def describe(self) -> str:
-        """One line for people."""
-        parts = [f"step {self.step:,}/{self.total:,}"]
-        if self.loss is not None:
-            parts.append(f"loss {self.loss:.4f}")
-        if self.learning_rate is not None:
-            parts.append(f"lr {self.learning_rate:.2e}")
-        if self.seconds_per_step is not None:
-            parts.append(f"{self.seconds_per_step:.2f} s/step")
-        if self.seconds_left is not None:
-            parts.append(f"{_clock(self.seconds_left)} left")
-        return " · ".join(parts)
 
 
 def strip_ansi(line: str) -> str:
@@ -129,7 +111,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A span of time as `m:ss` or `h:mm:ss`."""
     minutes, secs = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"

@@ -29,6 +29,7 @@ SAVE = f"""
 def save(step):
     (out / f"checkpoint-{{step}}").mkdir(parents=True, exist_ok=True)
     shutil.copy(weights, out / f"checkpoint-{{step}}")
+    (out / f"checkpoint-{{step}}" / "training_state.json").write_text(json.dumps({{"global_step": step}}))
     print({BAR!r}.format(step=step, total=10), end="\\r", flush=True)
 """
 FINISH = SAVE + "save(10)\nshutil.copy(weights, out)\n"

@@ -8,7 +8,6 @@ LINE = "Epoch 1/1, Steps:  67%|██████▋   | 2/3 [00:10<00:05,  5.01
 def test_a_step_line_is_read_whole() -> None:
     step = parse_step(LINE)
     assert step == Step(step=2, total=3, loss=0.5, learning_rate=1e-5, seconds_per_step=5.01)
-    assert step.seconds_left == pytest.approx(5.01)
 
 
 def test_iterations_per_second_become_seconds_per_step() -> None:
@@ -22,10 +21,10 @@ def test_colours_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("loss", ["nan", "inf"])
-def test_a_diverged_loss_is_shown(loss: str) -> None:
+def test_a_diverged_loss_is_read(loss: str) -> None:
     step = parse_step(LINE.replace("0.5]", f"{loss}]"))
     assert step is not None
-    assert f"loss {loss}" in step.describe()
+    assert str(step.loss) == loss
 
 
 @pytest.mark.parametrize(
