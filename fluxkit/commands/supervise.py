@@ -9,11 +9,12 @@ from fluxkit.console import Output
 from fluxkit.errors import FluxkitError, InterruptedByUser
 from fluxkit.trainer import launch, runs
 from fluxkit.trainer.control import can_be_asked, saved_steps, signal_file
+from fluxkit.trainer.failures import explain
 from fluxkit.trainer.gpumeter import meter_for
 from fluxkit.trainer.listener import Listener
 from fluxkit.trainer.metrics import Journal
 from fluxkit.trainer.occupancy import Occupancy
-from fluxkit.trainer.outputs import check_result
+from fluxkit.trainer.outputs import StoppedShort, check_result
 from fluxkit.trainer.watch import Watch
 
 
@@ -45,6 +46,8 @@ def supervise(
     """
     run = run.update(status="running", message="")
     supervisor = _Supervisor(run, plan, out, listener)
+    before = run.log_file.stat().st_size if run.log_file.is_file() else 0
+    returncode: int | None = None
     try:
         returncode = supervisor.launch(occupancy)
         facts = check_result(run, returncode=returncode, expected_modules=modules, seen_step=supervisor.last_step)
@@ -57,6 +60,10 @@ def supervise(
             kept += f" (SimpleTuner {run.record.release} can't be asked for one more)"
         again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
         raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
+    except StoppedShort as error:
+        why = explain(run.log_file, start=before, returncode=returncode)
+        supervisor.end(run.update(status="failed", message=why.message))
+        raise why.error() from error
     except FluxkitError as error:
         supervisor.end(run.update(status="failed", message=error.message))
         raise

@@ -50,7 +50,7 @@ _GPU_FIXES = {
 CAUSES: tuple[Cause, ...] = (
     Cause(
         "gpu-memory",
-        # torch: `torch.OutOfMemoryError: CUDA out of memory. Tried to allocate …`; cuBLAS, bitsandbytes and HIP likewise.
+        # torch: `torch.OutOfMemoryError: CUDA out of memory. Tried to allocate …`; then CUDA, bitsandbytes, cuBLAS.
         _any(
             r"(?:CUDA|HIP|XPU) out of memory\.(?: Tried to allocate (?P<wanted>[\d.]+ \w+)\.)?"
             r"(?: GPU \d+ has a total capacity of (?P<total>[\d.]+ \w+))?",
@@ -59,27 +59,27 @@ CAUSES: tuple[Cause, ...] = (
             r"CUBLAS_STATUS_ALLOC_FAILED",
         ),
         "The GPU's memory is not enough.",
-        "Choose a smaller [train] profile, or train smaller: [dataset] resolutions = [512]. `fluxkit fit` says what fits.",
+        "Choose a smaller [train] profile, or train smaller: [dataset] resolutions = [512].",
         OUT_OF_MEMORY,
         _GPU_FIXES,
     ),
     Cause(
         "host-memory",
-        # torch's c10: `DefaultCPUAllocator: can't allocate memory: you tried to allocate … bytes`; Python; the C library.
+        # torch's c10: `DefaultCPUAllocator: can't allocate memory: you tried to allocate …`; Python; the C library.
         _any(
             r"DefaultCPUAllocator: (?:can't allocate|not enough) memory",
             r"^MemoryError\b",
             r"\[Errno 12\] Cannot allocate memory",
         ),
         "The computer's memory (RAM) is not enough.",
-        "Close other programs, or add swap: quantizing the base model on the CPU takes about 38 GiB. With enough GPU memory "
-        'quantize_via = "accelerator" in [train.options] takes less RAM.',
+        "Close other programs, or add swap: quantizing the base model on the CPU takes about 38 GiB. With enough GPU "
+        'memory quantize_via = "accelerator" in [train.options] takes less RAM.',
         OUT_OF_MEMORY,
     ),
     Cause(
         "shared-memory",
-        # torch.utils.data: `DataLoader worker (pid …) is killed by signal: Bus error. It is possible that dataloader's …`
-        _any(r"is killed by signal: Bus error", r"unable to (?:open|write to|mmap) (?:file|shared memory object) </?torch_"),
+        # torch.utils.data: `DataLoader worker (pid …) is killed by signal: Bus error. It is possible that …`
+        _any(r"is killed by signal: Bus error", r"unable to (?:open|mmap) (?:file|shared memory object) </?torch_"),
         "The container has too little shared memory (/dev/shm).",
         "Start the container with --shm-size=8g or --ipc=host.",
     ),
@@ -99,8 +99,8 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "gated-model",
-        # huggingface_hub: `GatedRepoError: 403 Client Error. … Cannot access gated repo for url …`; transformers: `You are
-        # trying to access a gated repo.`
+        # huggingface_hub: `GatedRepoError: 403 Client Error. … Cannot access gated repo for url …`; transformers:
+        # `You are trying to access a gated repo.`
         _any(
             r"GatedRepoError",
             r"Cannot access gated repo for url (?:\S+?/(?:api/models/)?(?P<model>[\w.-]+/[\w.-]+))?",
@@ -122,13 +122,16 @@ CAUSES: tuple[Cause, ...] = (
         "no-such-model",
         # huggingface_hub: `Repository Not Found for url: …`, `Revision Not Found for url`; transformers and diffusers:
         # `… is not a local folder and is not a valid model identifier listed on …`
-        _any(r"(?:Repository|Revision|Entry) Not Found for url", r"is not a local folder and is not a valid model identifier"),
+        _any(
+            r"(?:Repository|Revision|Entry) Not Found for url",
+            r"is not a local folder and is not a valid model identifier",
+        ),
         "The base model, or the revision of it, is not on the hub.",
         "Check [model] base and revision in fluxkit.toml.",
     ),
     Cause(
         "hub-unreachable",
-        # transformers and diffusers: `We couldn't connect to 'https://huggingface.co' to load …`; huggingface_hub offline.
+        # transformers, diffusers: `We couldn't connect to 'https://huggingface.co' to load …`; huggingface_hub offline.
         _any(
             r"We couldn't connect to '?https?://",
             r"LocalEntryNotFoundError",
@@ -154,14 +157,14 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "gpu-unsupported",
-        # torch: `no kernel image is available for execution on the device`, `… with CUDA capability sm_… is not compatible`.
-        _any(r"no kernel image is available for execution on the device", r"is not compatible with the current PyTorch"),
+        # The CUDA runtime.
+        _any(r"no kernel image is available for execution on the device"),
         "The trainer's PyTorch was not built for this GPU.",
-        "A newer SimpleTuner brings a newer PyTorch: `fluxkit upgrade`. `fluxkit doctor` names what this one was built for.",
+        "A newer SimpleTuner brings a newer PyTorch: `fluxkit upgrade`. `fluxkit doctor` names what it was built for.",
     ),
     Cause(
         "no-gpu",
-        # torch: `Found no NVIDIA driver on your system`, `No CUDA GPUs are available`, `Torch not compiled with CUDA enabled`.
+        # torch.
         _any(
             r"Found no NVIDIA driver on your system",
             r"No CUDA GPUs are available",
@@ -174,7 +177,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "port",
-        # torch.distributed: `… failed to bind to [::]:29500`, `EADDRINUSE`; accelerate: `… another process is utilizing it`.
+        # torch.distributed: `… has failed to bind to [::]:29500`, `EADDRINUSE`; Python; accelerate.
         _any(
             r"EADDRINUSE",
             r"\[Errno 98\] Address already in use",
@@ -194,8 +197,8 @@ CAUSES: tuple[Cause, ...] = (
             r"No images found in the dataset",
         ),
         "No photo is left to train on: they are too few or too small for these settings.",
-        "`fluxkit validate` shows which photos are used and why others are not. A smaller train_batch_size or more [dataset] "
-        "repeats help where they are few.",
+        "`fluxkit validate` shows which photos are used and why others are not. A smaller train_batch_size or more "
+        "[dataset] repeats help where they are few.",
     ),
     Cause(
         "checkpoint",
@@ -215,15 +218,15 @@ CAUSES: tuple[Cause, ...] = (
         # safetensors: `SafetensorError: Error while deserializing header: …`
         _any(r"Error while deserializing header", r"MetadataIncompleteBuffer", r"InvalidHeaderDeserialization"),
         "A file of weights is damaged, probably by a download that broke off.",
-        "Delete the base model from the hub's cache (`hf cache delete`) or copy its folder again, then run the same command.",
+        "Delete the base model from the hub's cache or copy its folder again, then run the same command.",
     ),
     Cause(
         "nan",
         # SimpleTuner's collate: `(id=…) Deleted cache file …: contains NaN or Inf values`
         _any(r"contains NaN or Inf values"),
         "A photo's latents are not numbers (NaN).",
-        "Run `fluxkit train` again: the file was removed and is made anew. If it comes back, `fluxkit validate` may name the "
-        "photo.",
+        "Run `fluxkit train` again: the file was removed and is made anew. If it comes back, `fluxkit validate` may "
+        "name the photo.",
     ),
     Cause(
         "no-modules",
@@ -274,5 +277,5 @@ CAUSES: tuple[Cause, ...] = (
 
 # The kernel ends the largest process when memory runs out: accelerate then prints `died with <Signals.SIGKILL: 9>`,
 # torchrun `Signal 9 (SIGKILL) received by PID …`, a shell `Killed`.
-KILLED = _any(r"died with <Signals\.SIGKILL", r"Signal 9 \(SIGKILL\) received by PID", r"^\S*: line \d+:\s+\d+ Killed\b")
+KILLED = _any(r"died with <Signals\.SIGKILL", r"Signal 9 \(SIGKILL\) received by PID", r"line \d+:\s+\d+ Killed\b")
 CRASHED = re.compile(r"died with <Signals\.SIG(?P<signal>SEGV|BUS|ILL|FPE|ABRT)")

@@ -171,9 +171,10 @@ def _known(cause: Cause, match: re.Match[str], reading: _Reading, where: str) ->
 
 def _killed(reading: _Reading, where: str) -> Explanation:
     count = oom_kills()
-    proof = "its own count says so" if count else "nothing else usually does that"
+    proof = "the kernel's count says so" if count else "nothing else usually does that"
     message = (
-        f"The system ended the trainer (SIGKILL) while {reading.phase}: the computer's memory (RAM) ran out, {proof}. {where}"
+        f"The system ended the trainer (SIGKILL) while {reading.phase}: "
+        f"the computer's memory (RAM) ran out, {proof}. {where}"
     )
     cause = next(cause for cause in CAUSES if cause.name == "host-memory")
     return Explanation("killed", reading.phase, message, cause.fix, OUT_OF_MEMORY, (reading.end,))

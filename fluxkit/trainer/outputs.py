@@ -22,6 +22,10 @@ _FACTOR = re.compile(r"(lokr_w|lokr_t|hada_w|hada_t|lora_(up|down|mid|A|B)\b)")
 _WHOLE = ("diff", "oft_blocks", "weight", "a2.weight", "b2.weight")
 
 
+class StoppedShort(TrainerError):
+    """The trainer did not get to its end; its log may say why."""
+
+
 @dataclass(frozen=True)
 class AdapterFacts:
     """What is in an adapter's file.
@@ -116,9 +120,9 @@ def check_result(run: Run, *, returncode: int, expected_modules: int | None, see
     """
     log = f"The full log is {run.log_file}."
     if returncode != 0:
-        raise TrainerError(f"SimpleTuner failed with exit code {returncode}. {log}")
+        raise StoppedShort(f"SimpleTuner failed with exit code {returncode}. {log}")
     if not run.final_weights.is_file():
-        raise TrainerError(f"SimpleTuner ended without an error, but wrote no final weights. {log}")
+        raise StoppedShort(f"SimpleTuner ended without an error, but wrote no final weights. {log}")
     facts = read_adapter(run.final_weights)
     if expected_modules is not None and facts.modules != expected_modules:
         raise TrainerError(
@@ -129,7 +133,7 @@ def check_result(run: Run, *, returncode: int, expected_modules: int | None, see
     candidates = [s for s in (facts.step, last_saved_step(run), seen_step) if s is not None]
     step = facts.step if facts.step is not None else max(candidates, default=0)
     if step < run.record.steps:
-        raise TrainerError(f"The adapter is of step {step}, not {run.record.steps}. {log}")
+        raise StoppedShort(f"The adapter is of step {step}, not {run.record.steps}. {log}")
     return facts
 
 

@@ -233,7 +233,8 @@ def _cache_of_each(request: Any) -> dict[str, str]:
 
 def test_options_that_latents_or_texts_depend_on_get_caches_of_their_own(request_for: Any) -> None:
     plain = _cache_of_each(request_for())
-    assert _cache_of_each(request_for(user_options={"vae_dtype": "bf16", "text_encoder_2_precision": "no_change"})) == plain
+    usual = {"vae_dtype": "bf16", "text_encoder_2_precision": "no_change"}
+    assert _cache_of_each(request_for(user_options=usual)) == plain
     latents = _cache_of_each(request_for(user_options={"vae_dtype": "fp32"}))
     assert {name for name in plain if latents[name] != plain[name]} == {"1024", "512"}
     texts = _cache_of_each(request_for(user_options={"text_encoder_2_precision": "int8-quanto"}))
