@@ -9,7 +9,7 @@ from fluxkit.console import Output
 from fluxkit.errors import FluxkitError, InterruptedByUser
 from fluxkit.trainer import launch, runs
 from fluxkit.trainer.control import can_be_asked, saved_steps, signal_file
-from fluxkit.trainer.failures import explain
+from fluxkit.trainer.failures import Before, explain
 from fluxkit.trainer.gpumeter import meter_for
 from fluxkit.trainer.listener import Listener
 from fluxkit.trainer.metrics import Journal
@@ -46,7 +46,7 @@ def supervise(
     """
     run = run.update(status="running", message="")
     supervisor = _Supervisor(run, plan, out, listener)
-    before = run.log_file.stat().st_size if run.log_file.is_file() else 0
+    before = Before(run.log_file)
     returncode: int | None = None
     try:
         returncode = supervisor.launch(occupancy)
@@ -61,7 +61,7 @@ def supervise(
         again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
         raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
     except StoppedShort as error:
-        why = explain(run.log_file, start=before, returncode=returncode)
+        why = explain(before, problem=error.message, returncode=returncode)
         supervisor.end(run.update(status="failed", message=why.message))
         raise why.error() from error
     except FluxkitError as error:

@@ -5,20 +5,25 @@ of things that were shut down. What the run survived (a later stage or step came
 """
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fluxkit.errors import GpuMemoryError, TrainerError
+from fluxkit.process import run
 from fluxkit.trainer.causes import CAUSES, CRASHED, KILLED, OUT_OF_MEMORY, Cause
 from fluxkit.trainer.progress import ProgressReader, Step, strip_ansi
 
 _MOST_BYTES = 16 * 2**20
 _LAST_LINES = 6
+_TAIL = 60  # enough to hold the launcher's traceback, which is let go
 _SIGKILL = (-9, 137)  # by the process itself, and as a shell tells it
 # Lines that only tell, however frightening their words; and the launchers' own last words.
 _HARMLESS = re.compile(r"\[(INFO|DEBUG|WARNING)\]|^\s*(INFO|DEBUG|WARNING)\b|\w*Warning: ")
-_NOISE = re.compile(r"subprocess\.CalledProcessError|ChildFailedError|Exception ignored|resource_tracker")
+_NOISE = re.compile(
+    r"subprocess\.CalledProcessError|ChildFailedError|Exception ignored|resource_tracker|^[IW]\d{4} \d\d:\d\d:\d\d"
+)
 _TRACEBACK = "Traceback (most recent call last)"
 _STARTING = "starting up"
 
@@ -49,34 +54,47 @@ class Explanation:
         return kind(self.message, fix=self.fix)
 
 
-def explain(log: Path, *, start: int, returncode: int | None) -> Explanation:
-    """Explain the end of a launch.
+class Before:
+    """What a failure is held against: how things were when the trainer was launched.
 
     Args:
         log: the run's log.
-        start: where this launch's output begins in it, in bytes.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.bytes = log.stat().st_size if log.is_file() else 0
+        self.oom_kills = oom_kills()
+        self.seconds = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def explain(before: Before, *, problem: str, returncode: int | None) -> Explanation:
+    """Explain the end of a launch.
+
+    Args:
+        before: made at the launch.
+        problem: how it is known to have failed, in a sentence; said where the log holds no known cause.
         returncode: the trainer's exit code; None where it was not launched.
     """
+    log = before.log
     reading = _Reading()
-    for line in _lines(log, start):
+    for line in _lines(log, before.bytes):
         reading.feed(line)
     where = f"The full log is {log}."
     if reading.found:
         cause, match = reading.found
         return _known(cause, match, reading, where)
     if returncode in _SIGKILL or reading.killed:
-        return _killed(reading, where)
+        return _killed(reading, where, kernel_says(before))
     last = reading.last_lines()
-    crashed = CRASHED.search(reading.end)
+    crashed = reading.crashed
     if reading.nan_step is not None:
         message = f"The loss stopped being a number (NaN) at step {reading.nan_step}."
         fix = "Lower [train] learning_rate to a half or less, then `fluxkit train --fresh`."
         return Explanation("nan", reading.phase, f"{message} {where}", fix, 3, last)
-    how = f"crashed (SIG{crashed['signal']})" if crashed else f"failed with exit code {returncode}"
-    if returncode == 0:
-        how = "ended too early, without an error"
-    said = "\n  ".join(("It said last:", *last)) if last else "It said nothing."
-    message = f"SimpleTuner {how} while {reading.phase}. {where}\n  {said}"
+    how = f"It crashed (SIG{crashed['signal']})" if crashed else "It stopped"
+    said = "\n  ".join(("Its last words:", *last)) if last else "It said nothing."
+    message = f"{problem} {how} while {reading.phase}. {said}"
     fix = "`fluxkit doctor --bundle` packs what a report needs, without photos, names or tokens."
     return Explanation("", reading.phase, message, fix, 3, last)
 
@@ -93,7 +111,7 @@ class _Reading:
         self.found: tuple[Cause, re.Match[str]] | None = None
         self.killed = False
         self.nan_step: int | None = None
-        self.end = ""
+        self.crashed: re.Match[str] | None = None
 
     @property
     def phase(self) -> str:
@@ -109,8 +127,8 @@ class _Reading:
         self._progress.feed(text)
         if not text:
             return
-        self.end = text
         self._collect(text)
+        self.crashed = CRASHED.search(text) or self.crashed
         if KILLED.search(text):
             self.killed = True
         if self.found is None and not _HARMLESS.search(text):
@@ -123,15 +141,24 @@ class _Reading:
 
     def _collect(self, text: str) -> None:
         if _NOISE.search(text):
+            self._drop_unended()
             return
-        self._tail = [*self._tail[-_LAST_LINES:], text]
+        self._tail = [*self._tail[-_TAIL:], text]
         if self._traceback is None:
             self._traceback = [text] if _TRACEBACK in text else None
         elif not _ended(self._traceback):
             self._traceback.append(text)
 
+    def _drop_unended(self) -> None:
+        """Let go of the traceback that ends in noise: the launcher's."""
+        if self._traceback and not _ended(self._traceback):
+            self._traceback = None
+        starts = [i for i, line in enumerate(self._tail) if _TRACEBACK in line]
+        if starts and not _ended(self._tail[starts[-1] :]):
+            self._tail = self._tail[: starts[-1]]
+
     def _alive(self) -> None:
-        self.found, self._traceback, self.killed = None, None, False
+        self.found, self._traceback, self.killed, self.crashed = None, None, False, None
 
     def _stage(self, name: str) -> None:
         self._stage_name = f"{name[0].lower()}{name[1:]}"
@@ -169,15 +196,22 @@ def _known(cause: Cause, match: re.Match[str], reading: _Reading, where: str) ->
     return Explanation(cause.name, reading.phase, message, fix, cause.exit_code, (match.string.strip()[:300],))
 
 
-def _killed(reading: _Reading, where: str) -> Explanation:
-    count = oom_kills()
-    proof = "the kernel's count says so" if count else "nothing else usually does that"
-    message = (
-        f"The system ended the trainer (SIGKILL) while {reading.phase}: "
-        f"the computer's memory (RAM) ran out, {proof}. {where}"
-    )
+def _killed(reading: _Reading, where: str, proof: str) -> Explanation:
+    why = "because the computer's memory (RAM) ran out" if proof else "most likely because the memory (RAM) ran out"
+    message = f"The system ended the trainer (SIGKILL) while {reading.phase}, {why}. {where}"
     cause = next(cause for cause in CAUSES if cause.name == "host-memory")
-    return Explanation("killed", reading.phase, message, cause.fix, OUT_OF_MEMORY, (reading.end,))
+    return Explanation("killed", reading.phase, message, cause.fix, OUT_OF_MEMORY, (proof,) if proof else ())
+
+
+def kernel_says(before: Before, root: Path = Path("/sys/fs/cgroup")) -> str:
+    """The kernel's own word that it ended a process for want of memory since then; empty where it has none for us."""
+    if oom_kills(root) > before.oom_kills:
+        return "memory.events counts it (oom_kill)"
+    for line in run(["dmesg"], timeout=5).stdout.splitlines():  # not everybody may read it
+        found = re.match(r"\[\s*(\d+\.\d+)\].*(?:Out of memory|out of memory): Killed process", line)
+        if found and float(found[1]) >= before.seconds:
+            return line
+    return ""
 
 
 def oom_kills(root: Path = Path("/sys/fs/cgroup")) -> int:
