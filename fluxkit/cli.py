@@ -125,12 +125,62 @@ def install(project: Path | None, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Print what would be launched; launch nothing.")
 @click.option("--fresh", is_flag=True, help="A new run, even if one is unfinished.")
 @click.option("-o", "option", multiple=True, metavar="NAME=VALUE", help="A SimpleTuner option, for this run.")
+@click.option("--detach", is_flag=True, help="In the background: this terminal may be closed.")
 @_common(reports=True)
-def train(project: Path | None, **options: Any) -> None:
-    """Train the LoRA. Ctrl-C stops it; the same command continues."""
+def train(project: Path | None, detach: bool, **options: Any) -> None:
+    """Train the LoRA. Ctrl-C stops it, after a checkpoint where it can; the same command continues."""
+    if detach and not options["dry_run"]:
+        from fluxkit.commands.detach import detach as start
+
+        start(project, arguments=sys.argv[1:], out=options["out"])
+        return
     from fluxkit.commands.train import train as run
 
     run(project, **options)
+
+
+@cli.command()
+@click.argument("run_id", metavar="[ID]", required=False)
+@_common(reports=True)
+def attach(project: Path | None, **options: Any) -> None:
+    """Look at the run that is being trained. Ctrl-C ends the looking, not the run."""
+    from fluxkit.commands.attach import attach as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.argument("run_id", metavar="[ID]", required=False)
+@click.option("--now", is_flag=True, help="Without a checkpoint.")
+@_common(reports=True)
+def stop(project: Path | None, **options: Any) -> None:
+    """Stop the run that is being trained, after a checkpoint where it can; a second stop is at once."""
+    from fluxkit.commands.stop import stop as run
+
+    run(project, **options)
+
+
+@cli.group(invoke_without_command=True)
+@_common(reports=True)
+@click.pass_context
+def runs(context: click.Context, /, project: Path | None, **options: Any) -> None:
+    """List what was trained and what became of it; `runs show` shows one run."""
+    context.obj = project
+    if context.invoked_subcommand is None:
+        from fluxkit.commands.runs import list_all as run
+
+        run(project, **options)
+
+
+@runs.command()
+@click.argument("run_id", metavar="[ID]", required=False)
+@_common(reports=True)
+@click.pass_context
+def show(context: click.Context, /, project: Path | None, **options: Any) -> None:
+    """Show one run, the newest by default: loss curve, checkpoints, validation images, why it failed."""
+    from fluxkit.commands.runs import show as run
+
+    run(project or context.obj, **options)
 
 
 @cli.command()

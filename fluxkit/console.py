@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 PLAIN_SECONDS = 30.0  # between two lines where a bar can't be drawn
 
@@ -57,6 +58,12 @@ class Output:
         """What was asked for: printed even with `-q`, but not beside a JSON document."""
         if not self.as_json:
             self.console().print(text, markup=False)
+
+    def table(self, table: "Table") -> None:
+        """A table that was asked for; where stdout is no terminal, as wide as it needs to be."""
+        from rich.console import Console
+
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
 
     def emit(self, document: Any) -> None:
         """The one JSON document of a `--json` command."""

@@ -117,9 +117,10 @@ class _Supervisor:
 
     def end(self, run: runs.Run) -> None:
         """Write down what became of the run."""
+        with self._harmless():
+            self.watch.end()
         self._live.end()
         self._journal.add("end", status=run.record.status, message=run.record.message)
-        self.watch.show()
         trouble = self._trouble or self._journal.broken
         if trouble:
             self._out.warn(f"Not all that happened could be shown or recorded: {trouble}")
@@ -140,8 +141,8 @@ class _Supervisor:
 
     def _news(self) -> None:
         with self._harmless():
-            if self._listener:
-                self.watch.take_all(self._listener.drain())
+            for event in self._listener.drain() if self._listener else ():
+                self.watch.hook(event)
                 self._live.show(self.watch.snapshot)
 
     def _tick(self) -> bool:

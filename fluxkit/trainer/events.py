@@ -1,4 +1,4 @@
-"""What a run reports, whichever way it came: a stage, a step, a complete checkpoint, validation images."""
+"""What a run reports, whichever way it came: a stage, a step, a complete checkpoint."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ RESUMING = "Resuming from the checkpoint"
 VALIDATING = "Making validation images"
 SAVING = "Saving a checkpoint"
 FINISHING = "Saving the final weights"
+ENDED = "Ended"
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,4 @@ class Saved:
     step: int
 
 
-@dataclass(frozen=True)
-class Images:
-    """A validation image was made; which, its folder tells."""
-
-
-Event = Stage | Counter | Step | Saved | Images
+Event = Stage | Counter | Step | Saved

@@ -41,7 +41,7 @@ class Listener:
         self._server = _Server((LOOPBACK, 0), _handler(self._path, self._take))
         self._threads = [
             threading.Thread(target=work, daemon=True, name="fluxkit-webhooks")
-            for work in (self._server.serve_forever, self._parse)
+            for work in (lambda: self._server.serve_forever(0.05), self._parse)
         ]
         for thread in self._threads:
             thread.start()

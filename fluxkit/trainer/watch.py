@@ -3,12 +3,12 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from fluxkit.trainer import events
 from fluxkit.trainer.control import saved_steps
-from fluxkit.trainer.events import Counter, Event, Images, Saved, Stage
+from fluxkit.trainer.events import Counter, Event, Saved, Stage
 from fluxkit.trainer.metrics import Journal, Snapshot
 from fluxkit.trainer.pace import StepClock
 from fluxkit.trainer.progress import ProgressReader, Step
@@ -74,12 +74,11 @@ class Watch:
         """Take in a line of the trainer's output."""
         self._reader.feed(text)
 
-    def take_all(self, found: Iterable[Event]) -> None:
-        """Take in what the webhooks told."""
-        for event in found:
-            if isinstance(event, Step):
-                self._hooked = event.step
-            self.take(event)
+    def hook(self, event: Event) -> None:
+        """Take in what a webhook told."""
+        if isinstance(event, Step):
+            self._hooked = event.step
+        self.take(event)
 
     def take(self, event: Event) -> None:
         """Take in one event."""
@@ -92,8 +91,6 @@ class Watch:
                 self._change(step=max(step, self.snapshot.step), steps=total or self.snapshot.steps)
             case Saved(step):
                 self._saved(step)
-            case Images():
-                self._looked = -math.inf
 
     def stopping(self, how: str) -> None:
         """Note that the run is being stopped: after its next `checkpoint`, or `now`."""
@@ -101,6 +98,12 @@ class Watch:
             self._change(stopping=how)
             self._journal.add("stop", how=how)
             self.show()
+
+    def end(self) -> None:
+        """Take a last look, when the trainer has ended."""
+        self._change(stage=events.ENDED)
+        self._look()
+        self.show()
 
     def tick(self) -> None:
         """Look around, now and then, and write the status."""
@@ -128,6 +131,7 @@ class Watch:
 
     def _stage(self, stage: Stage) -> None:
         if stage.name != self.snapshot.stage:
+            self._looked = -math.inf
             self._journal.add("stage", name=stage.name, total=stage.total)
         elif stage.total is None:  # the other channel, which doesn't count
             return
@@ -143,6 +147,8 @@ class Watch:
             return
         self._last = step.step
         self.stepping = True
+        if self.snapshot.stage != events.TRAINING:
+            self._looked = -math.inf
         self._clock.step(step)
         pace = self._clock.recent() or step.seconds_per_step
         loss = step.loss
@@ -180,6 +186,10 @@ class Watch:
         saved = max(saved_steps(self._run), default=None)
         if saved is not None and saved > (self.snapshot.checkpoint or 0):
             self._saved(saved)
+        if self.snapshot.stage != events.VALIDATING:  # then they are all there
+            self._look_at_images()
+
+    def _look_at_images(self) -> None:
         by_step: dict[int, list[str]] = {}
         try:
             for path in (self._run.output_dir / "validation_images").iterdir():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fluxkit.trainer import events
-from fluxkit.trainer.events import Counter, Event, Images, Saved, Stage
+from fluxkit.trainer.events import Counter, Event, Saved, Stage
 from fluxkit.trainer.progress import Step
 
 # The keys of stages: `stage.key` from 3.0.0, `message.progress_type` before.
@@ -68,7 +68,7 @@ def _new(payload: Mapping[str, Any]) -> Iterator[Event]:
             if found:
                 yield Saved(int(found[1]))
         case "training.validation":
-            yield Images()
+            yield Stage(events.VALIDATING)
 
 
 def _old(payload: Mapping[str, Any]) -> Iterator[Event]:
