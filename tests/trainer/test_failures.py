@@ -158,3 +158,9 @@ def test_without_a_log_there_is_an_explanation_too(tmp_path: Path) -> None:
 def test_of_a_huge_log_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "_MOST_BYTES", 5000)
     assert explained(tmp_path, "x" * 50_000 + "\n" + FRAMES + CUDA_OOM + LAUNCHER).cause == "gpu-memory"
+
+
+def test_the_documented_table_is_the_one_that_is_used(project_root: Path) -> None:
+    text = (project_root / "docs" / "failures.md").read_text()
+    rows = [f"| {cause.name} | {cause.message} | {cause.fix} | {cause.exit_code} |" for cause in CAUSES]
+    assert [row for row in rows if row not in text] == []
