@@ -9,7 +9,7 @@ from fluxkit.commands.assemble import Assembled
 from fluxkit.console import Output
 from fluxkit.errors import UserError
 from fluxkit.trainer.changes import Effect, SettingChange, changed_settings
-from fluxkit.trainer.checkpoints import ResumePoint, find_resume_point, set_aside
+from fluxkit.trainer.checkpoints import ResumePoint, SetAside, find_resume_point, set_aside
 from fluxkit.trainer.runs import Run
 from fluxkit.trainer.schema import OptionSchema
 
@@ -65,15 +65,25 @@ def check_resume(run: Run, assembled: Assembled, schema: OptionSchema, out: Outp
     return Resume(point, tuple(changes))
 
 
-def begin_resume(run: Run, resume: Resume, assembled: Assembled, out: Output) -> Run:
-    """Move damaged checkpoints out of the trainer's way, and write into the record what the run goes on with."""
-    moved = set_aside(run, resume.point.damaged)
+def begin_resume(run: Run, resume: Resume, assembled: Assembled, batch_size: int, out: Output) -> Run:
+    """Move damaged checkpoints out of the trainer's way, and write into the record what the run goes on with.
+
+    Final weights of an earlier launch go too: those that are there at the end must be of this one.
+    """
+    old = (SetAside(run.final_weights, "of an earlier launch"),) if run.final_weights.is_file() else ()
+    moved = set_aside(run, (*resume.point.damaged, *old))
     for path in moved:
         out.say(f"Moved out of the way, nothing deleted: {path}")
     if resume.point.folder:
         out.say(f"From {resume.point.folder.name}.")
     request = assembled.request
-    return run.update(steps=request.steps, release=assembled.release.version, profile=request.profile)
+    return run.update(
+        steps=request.steps,
+        release=assembled.release.version,
+        profile=request.profile,
+        resolutions=request.resolutions,
+        batch_size=batch_size,
+    )
 
 
 def frozen_documents(config_dir: Path) -> dict[str, Any]:

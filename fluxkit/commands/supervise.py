@@ -62,7 +62,7 @@ def supervise(
         raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
     except StoppedShort as error:
         why = explain(before, problem=error.message, returncode=returncode)
-        supervisor.end(run.update(status="failed", message=why.message))
+        supervisor.end(run.update(status="failed", message=why.message.splitlines()[0]))
         raise why.error() from error
     except FluxkitError as error:
         supervisor.end(run.update(status="failed", message=error.message))

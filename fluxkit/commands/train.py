@@ -94,7 +94,7 @@ def _train(
         return None
     run = existing or _start(opened, assembled, base)
     if resume:
-        run = begin_resume(run, resume, assembled, out)
+        run = begin_resume(run, resume, assembled, _batch_size(assembled), out)
     occupancy.name(run.record.id)
     assembled = _watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)

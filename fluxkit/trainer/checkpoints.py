@@ -33,10 +33,10 @@ _SHARDED = ("pytorch_model", "optimizer_0", "pytorch_model_fsdp_0")
 
 @dataclass(frozen=True)
 class SetAside:
-    """A folder that can't be resumed from.
+    """What can't be resumed from.
 
     Args:
-        folder: where it is, or was.
+        folder: the folder or file, where it is or was.
         reason: what is wrong with it.
     """
 
@@ -81,7 +81,7 @@ def find_resume_point(run: Run) -> ResumePoint:
 
 
 def set_aside(run: Run, damaged: tuple[SetAside, ...]) -> list[Path]:
-    """Move damaged checkpoints to `output/set-aside/`, so that `latest` means the newest that is whole.
+    """Move what is damaged to `output/set-aside/`, so that `latest` means the newest that is whole.
 
     Returns:
         Where they are now, in the same order.

@@ -1,12 +1,14 @@
 """`fluxkit train` goes on: from which checkpoint, and with what changed."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fluxkit.console import Output
 from fluxkit.errors import TrainerError, UserError
-from fluxkit.trainer.runs import Run, list_runs
+from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
 from tests.commands.test_train import FINISH, Trainer, run_train
 from tests.trainer.checkpointed import write_checkpoint
 
@@ -124,3 +126,43 @@ def test_another_release_is_said(
     assert run is not None
     assert "started with SimpleTuner 4.6.1 and goes on with" in capsys.readouterr().err
     assert run.record.release != "4.6.1"
+
+
+def test_final_weights_of_an_earlier_launch_prove_nothing(project: Path, trainer: Trainer, stopped: Run) -> None:
+    weights = stopped.output_dir / "checkpoint-6" / ADAPTER_FILE
+    stopped.final_weights.write_bytes(weights.read_bytes())
+    trainer("pass")  # exit code 0, and nothing done
+    with pytest.raises(TrainerError, match="no final weights"):
+        run_train(project)
+    assert (stopped.output_dir / "set-aside" / ADAPTER_FILE).read_bytes() == weights.read_bytes()
+
+
+def test_a_photo_replaced_between_two_launches_loses_its_latents_and_the_others_keep_theirs(
+    project: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stand-in encodes as the trainer does: by name, and only what is not there."""
+    encode = """
+import hashlib
+for backend in json.loads(Path(config['--data_backend_config']).read_text()):
+    if 'cache_dir_vae' in backend:
+        for photo in Path(backend['instance_data_dir']).glob('*.png'):
+            latents = Path(backend['cache_dir_vae']) / (hashlib.sha256(photo.stem.encode()).hexdigest() + '.pt')
+            latents.parent.mkdir(parents=True, exist_ok=True)
+            if not latents.exists():
+                latents.write_bytes(hashlib.sha256(photo.read_bytes()).digest())
+sys.exit(1)
+"""
+    trainer(encode)
+    with pytest.raises(TrainerError):
+        run_train(project)
+    latents = {path: path.read_bytes() for path in project.glob("cache/vae/*/*.pt")}
+    kept, replaced, *_ = sorted(project.glob("dataset/*.png"))
+    Image.open(kept).rotate(90).save(replaced)
+    capsys.readouterr()
+    with pytest.raises(TrainerError):
+        run_train(project)
+    after = {path: path.read_bytes() for path in project.glob("cache/vae/*/*.pt")}
+    assert after.keys() == latents.keys()
+    name = hashlib.sha256(replaced.stem.encode()).hexdigest()
+    assert {path.stem for path in latents if latents[path] != after[path]} == {name}
+    assert "1 changed" in capsys.readouterr().out
