@@ -279,3 +279,5 @@ CAUSES: tuple[Cause, ...] = (
 # torchrun `Signal 9 (SIGKILL) received by PID …`, a shell `Killed`.
 KILLED = _any(r"died with <Signals\.SIGKILL", r"Signal 9 \(SIGKILL\) received by PID", r"line \d+:\s+\d+ Killed\b")
 CRASHED = re.compile(r"died with <Signals\.SIG(?P<signal>SEGV|BUS|ILL|FPE|ABRT)")
+DISK_FULL = next(cause for cause in CAUSES if cause.name == "disk-full")
+HOST_MEMORY = next(cause for cause in CAUSES if cause.name == "host-memory")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fluxkit.errors import GpuMemoryError, TrainerError
 from fluxkit.process import run
-from fluxkit.trainer.causes import CAUSES, CRASHED, KILLED, OUT_OF_MEMORY, Cause
+from fluxkit.trainer.causes import CAUSES, CRASHED, HOST_MEMORY, KILLED, OUT_OF_MEMORY, Cause
 from fluxkit.trainer.progress import ProgressReader, Step, strip_ansi
 
 _MOST_BYTES = 16 * 2**20
@@ -199,8 +199,7 @@ def _known(cause: Cause, match: re.Match[str], reading: _Reading, where: str) ->
 def _killed(reading: _Reading, where: str, proof: str) -> Explanation:
     why = "because the computer's memory (RAM) ran out" if proof else "most likely because the memory (RAM) ran out"
     message = f"The system ended the trainer (SIGKILL) while {reading.phase}, {why}. {where}"
-    cause = next(cause for cause in CAUSES if cause.name == "host-memory")
-    return Explanation("killed", reading.phase, message, cause.fix, OUT_OF_MEMORY, (proof,) if proof else ())
+    return Explanation("killed", reading.phase, message, HOST_MEMORY.fix, OUT_OF_MEMORY, (proof,) if proof else ())
 
 
 def kernel_says(before: Before, root: Path = Path("/sys/fs/cgroup")) -> str:

@@ -1,5 +1,6 @@
 """`fluxkit train` around a stand-in for the trainer: it writes what SimpleTuner writes, or fails as it does."""
 
+import errno
 import json
 import os
 import signal
@@ -110,6 +111,20 @@ def test_exit_code_0_without_weights_is_a_failure_with_the_log(project: Path, tr
     assert run.record.status == "failed"
     assert "so long" in run.log_file.read_text()
     assert "so long" in caught.value.message
+
+
+def test_a_log_that_a_full_disk_cannot_take_is_no_bug(
+    project: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(FINISH)
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command.launch, "launch", full)
+    with pytest.raises(TrainerError, match="No space left") as caught:
+        run_train(project)
+    assert "Free some space" in caught.value.fix
 
 
 def test_a_failure_is_explained_by_what_this_launch_printed(project: Path, trainer: Trainer) -> None:

@@ -1,0 +1,90 @@
+"""A run that was cut short goes on, with the real SimpleTuner 4.8.0: from the checkpoint before the damaged one, to a
+later end, without the photo that was taken out in between.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluxkit.dataset.demo import make_demo_dataset
+from fluxkit.sampling.tiny_flux import make_tiny_flux
+from fluxkit.trainer.runs import list_runs
+from fluxkit.trainer.shims import write_shims
+
+# Read before the fixtures give every test a home of its own: an environment is made once, not once a test.
+REAL_ENVIRONMENT = dict(os.environ)
+TOML = """[project]
+name = "resume"
+trigger = "fxkdemo"
+[dataset]
+resolutions = [512]
+[model]
+base = "{base}"
+[train]
+steps = {steps}
+checkpoint_every = 2
+validate_every = 100
+[train.options]
+report_to = "none"
+validation_resolution = "64x64"
+validation_num_inference_steps = 1
+[env]
+PYTHONPATH = "{shims[PYTHONPATH]}"
+FLUXKIT_SHIMS = "{shims[FLUXKIT_SHIMS]}"
+[simpletuner]
+version = "4.8.0"
+platform = "cpu"
+"""
+
+
+def fluxkit(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "fluxkit", *arguments],
+        env={**REAL_ENVIRONMENT, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_it_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    make_demo_dataset(root / "dataset", "fxkdemo", "person")
+    (root / "prompts.toml").write_text('[prompts]\none = "{trigger} in the rain"\n')
+    # Without a GPU the trainer needs the repair that a rehearsal brings.
+    facts = {"base": make_tiny_flux(tmp_path / "tiny-flux"), "shims": write_shims(tmp_path / "shims", ["pin_memory"])}
+    (root / "fluxkit.toml").write_text(TOML.format(steps=4, **facts))
+    installed = fluxkit("install", "-C", root)
+    assert installed.returncode == 0, installed.stderr
+    first = fluxkit("train", "-C", root)
+    assert first.returncode == 0, first.stdout + first.stderr
+
+    (run,) = list_runs(root / "runs")
+    run.update(status="failed")
+    optimizer = run.output_dir / "checkpoint-4" / "optimizer.bin"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1000])
+    taken_out = sorted((root / "dataset").glob("*.png"))[0]
+    taken_out.unlink()
+    taken_out.with_suffix(".txt").unlink()
+    (root / "fluxkit.toml").write_text(TOML.format(steps=6, **facts))
+    before = run.log_file.stat().st_size
+    second = fluxkit("train", "-C", root)
+    assert second.returncode == 0, second.stdout + second.stderr
+
+    assert "checkpoint-4 can't be used: optimizer.bin is cut off or damaged" in second.stderr
+    assert "max_train_steps: 4 → 6" in second.stdout
+    assert "1 gone" in second.stdout
+    assert "Trained: 6 steps, 30 modules" in second.stdout
+    log = run.log_file.read_bytes()[before:].decode(errors="replace")
+    assert "Resuming from global_step 2" in log
+    assert (run.output_dir / "set-aside" / "checkpoint-4").is_dir()
+    (schedule,) = (run.output_dir / "checkpoint-6").glob("training_state-*.json")
+    assert json.loads((run.output_dir / "checkpoint-6" / "training_state.json").read_text())["global_step"] == 6
+    assert taken_out.name not in schedule.read_text()
+    assert not list(root.glob(f"dataset/aspect_ratio_bucket_*{taken_out.stem}*"))
+    assert all(taken_out.name not in path.read_text() for path in root.glob("dataset/aspect_ratio_bucket_*.json"))
