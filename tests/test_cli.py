@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_every_verb_of_the_contract_that_exists_is_listed() -> None:
     done = run("--help")
     assert done.returncode == 0
-    verbs = "init validate prepare caption render install train sample upgrade doctor demo"
+    verbs = "init validate prepare caption render install train attach stop runs sample upgrade doctor demo"
     for verb in verbs.split():
         assert f"\n  {verb} " in done.stdout
 

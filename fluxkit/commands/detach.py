@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from fluxkit.commands.assemble import open_project
 from fluxkit.commands.brake import DETACHED
 from fluxkit.console import Output
@@ -31,7 +29,7 @@ def detach(project: Path | None, *, arguments: Sequence[str], out: Output) -> st
 
     Raises:
         UserError: another run is being trained.
-        click.exceptions.Exit: it did not begin; its messages are on the screen, its exit code is this one's.
+        SystemExit: it did not begin; its messages are on the screen, its exit code is this one's.
     """
     opened = open_project(project)
     holder = holder_of(opened.root)
@@ -50,7 +48,7 @@ def detach(project: Path | None, *, arguments: Sequence[str], out: Output) -> st
         log.unlink(missing_ok=True)
         code = child.poll()
         if code:
-            raise click.exceptions.Exit(code if code > 0 else 1)
+            sys.exit(code if code > 0 else 1)
         return None
     kept = opened.runs_dir / holder.run / "logs" / f"fluxkit-{child.pid}.log"
     kept.parent.mkdir(parents=True, exist_ok=True)
