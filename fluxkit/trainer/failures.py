@@ -26,6 +26,10 @@ _NOISE = re.compile(
 )
 _TRACEBACK = "Traceback (most recent call last)"
 _STARTING = "starting up"
+# Functions of SimpleTuner's that say more in a traceback than the last stage that was printed.
+_FRAMES = re.compile(r", in (?P<function>init_resume_checkpoint|checkpoint_state_save|save_state|save_model_hook)$")
+_FRAME_PHASES = {"init_resume_checkpoint": "loading the checkpoint"}
+_SAVING = "saving a checkpoint"
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class _Reading:
     def __init__(self) -> None:
         self._progress = ProgressReader(self._stage, self._step)
         self._stage_name = ""
+        self._frame = ""
         self._last_step: Step | None = None
         self._tail: list[str] = []
         self._traceback: list[str] | None = None
@@ -116,8 +121,8 @@ class _Reading:
     @property
     def phase(self) -> str:
         """What it was doing, as part of a sentence."""
-        if self._stage_name:
-            return self._stage_name
+        if self._frame or self._stage_name:
+            return self._frame or self._stage_name
         if self._last_step:
             return f"training, after step {self._last_step.step:,}"
         return _STARTING
@@ -128,6 +133,9 @@ class _Reading:
         if not text:
             return
         self._collect(text)
+        frame = _FRAMES.search(text)
+        if frame and not self.found:
+            self._frame = _FRAME_PHASES.get(frame["function"], _SAVING)
         self.crashed = CRASHED.search(text) or self.crashed
         if KILLED.search(text):
             self.killed = True
@@ -158,6 +166,7 @@ class _Reading:
             self._tail = self._tail[: starts[-1]]
 
     def _alive(self) -> None:
+        self._frame = ""
         self.found, self._traceback, self.killed, self.crashed = None, None, False, None
 
     def _stage(self, name: str) -> None:

@@ -78,6 +78,15 @@ def test_out_of_memory_names_the_phase_and_what_to_change_there(
     assert "wanted 2.00 GiB, total 11.99 GiB" in why.message
 
 
+@pytest.mark.parametrize(
+    ("function", "phase"),
+    [("init_resume_checkpoint", "loading the checkpoint"), ("checkpoint_state_save", "saving a checkpoint")],
+)
+def test_a_traceback_may_know_the_phase_better(tmp_path: Path, function: str, phase: str) -> None:
+    frame = f'  File "/env/simpletuner/helpers/training/trainer.py", line 5057, in {function}\n    load()\n'
+    assert explained(tmp_path, VALIDATING + FRAMES + frame + LINES["disk-full"][0] + EXIT_1).phase == phase
+
+
 def test_the_root_of_a_chain_of_tracebacks_wins(tmp_path: Path) -> None:
     chain = (
         FRAMES + LINES["disk-full"][0] + "\nDuring handling of the above exception, another exception occurred:\n\n"
