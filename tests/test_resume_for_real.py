@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from fluxkit.commands.train import train
+from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.sampling.tiny_flux import make_tiny_flux
 from fluxkit.trainer.progress import parse_step
-from fluxkit.trainer.runs import list_runs
-from fluxkit.trainer.shims import write_shims
+from fluxkit.trainer.runs import Run
+from fluxkit.trainer.shims import shims_for
 
 # Read before the fixtures give every test a home of its own: an environment is made once, not once a test.
 REAL_ENVIRONMENT = dict(os.environ)
@@ -34,54 +36,65 @@ validate_every = 100
 report_to = "none"
 validation_resolution = "64x64"
 validation_num_inference_steps = 1
-[env]
-PYTHONPATH = "{shims[PYTHONPATH]}"
-FLUXKIT_SHIMS = "{shims[FLUXKIT_SHIMS]}"
 [simpletuner]
 version = "4.8.0"
 platform = "cpu"
 """
 
 
-def fluxkit(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "fluxkit", *arguments],
-        env={**REAL_ENVIRONMENT, "NO_COLOR": "1"},
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "project"
+    make_demo_dataset(root / "dataset", "fxkdemo", "person")
+    (root / "prompts.toml").write_text('[prompts]\none = "{trigger} in the rain"\n')
+    write(root, steps=4, base=make_tiny_flux(tmp_path / "tiny-flux"))
+    installed = subprocess.run(
+        [sys.executable, "-m", "fluxkit", "install", "-C", root],
+        env=REAL_ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
+    assert installed.returncode == 0, installed.stderr
+    # <cache>/envs/<environment>
+    monkeypatch.setenv("FLUXKIT_CACHE", str(Path(installed.stdout.strip().splitlines()[-1]).parents[1]))
+    # Without a GPU the trainer needs the repair that a rehearsal brings.
+    needed = shims_for("4.8.0", rehearsal_without_cuda=True, precision="int8-quanto")
+    monkeypatch.setattr("fluxkit.commands.train.shims_for", lambda *_, **__: needed)
+    return root
+
+
+def write(root: Path, *, steps: int, base: Path) -> None:
+    (root / "fluxkit.toml").write_text(TOML.format(steps=steps, base=base))
+
+
+def go(root: Path) -> Run:
+    run = train(root, rehearse=False, dry_run=False, fresh=False, option=(), out=Output())
+    assert run is not None
+    return run
 
 
 @pytest.mark.slow
-def test_it_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
-    root = tmp_path / "project"
-    make_demo_dataset(root / "dataset", "fxkdemo", "person")
-    (root / "prompts.toml").write_text('[prompts]\none = "{trigger} in the rain"\n')
-    # Without a GPU the trainer needs the repair that a rehearsal brings.
-    facts = {"base": make_tiny_flux(tmp_path / "tiny-flux"), "shims": write_shims(tmp_path / "shims", ["pin_memory"])}
-    (root / "fluxkit.toml").write_text(TOML.format(steps=4, **facts))
-    installed = fluxkit("install", "-C", root)
-    assert installed.returncode == 0, installed.stderr
-    first = fluxkit("train", "-C", root)
-    assert first.returncode == 0, first.stdout + first.stderr
-
-    (run,) = list_runs(root / "runs")
+def test_it_goes_on_from_the_newest_whole_checkpoint(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = go(root)
     run.update(status="failed")
     optimizer = run.output_dir / "checkpoint-4" / "optimizer.bin"
     optimizer.write_bytes(optimizer.read_bytes()[:-1000])
     taken_out = sorted((root / "dataset").glob("*.png"))[0]
     taken_out.unlink()
     taken_out.with_suffix(".txt").unlink()
-    (root / "fluxkit.toml").write_text(TOML.format(steps=6, **facts))
+    write(root, steps=6, base=tmp_path / "tiny-flux")
     before = run.log_file.stat().st_size
-    second = fluxkit("train", "-C", root)
-    assert second.returncode == 0, second.stdout + second.stderr
+    capsys.readouterr()
+    assert go(root).record.id == run.record.id
 
-    assert "checkpoint-4 can't be used: optimizer.bin is cut off or damaged" in second.stderr
-    assert "max_train_steps: 4 → 6" in second.stdout
-    assert "1 gone" in second.stdout
-    assert "Trained: 6 steps, 30 modules" in second.stdout
+    said = capsys.readouterr()
+    assert "checkpoint-4 can't be used: optimizer.bin is cut off or damaged" in said.err
+    assert "max_train_steps: 4 → 6" in said.out
+    assert "1 gone" in said.out
+    assert "Trained: 6 steps, 30 modules" in said.out
     log = run.log_file.read_bytes()[before:].decode(errors="replace")
     steps = [step.step for line in re.split(r"[\r\n]+", log) if (step := parse_step(line)) and step.loss is not None]
     assert (min(steps), max(steps)) == (3, 6)
