@@ -41,7 +41,7 @@ class Live:
                 self._say(f"  Validation images of step {snapshot.validation:,}: {len(snapshot.images)}", style="dim")
             if self._live:
                 self._rewrite(snapshot)
-            elif snapshot.step != before.step:
+            elif snapshot.step and snapshot.step != before.step:
                 self._now_and_then(snapshot)
         except (OSError, SystemExit):  # rich leaves the program when its pipe is closed
             self._gone = True

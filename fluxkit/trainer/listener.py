@@ -100,11 +100,12 @@ def listening() -> Iterator[Listener | None]:
 
 def around_proxies(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that keep requests to the loopback address, and the images in them, from going to a proxy."""
-    found = {}
-    for name in ("NO_PROXY", "no_proxy"):
-        hosts = [host.strip() for host in env.get(name, "").split(",") if host.strip()]
-        found[name] = ",".join(dict.fromkeys((*hosts, LOOPBACK, "localhost")))
-    return found
+    names = ("NO_PROXY", "no_proxy")
+    # Both are set to the same: programs look at one of them and then no further.
+    hosts = [host.strip() for name in names for host in env.get(name, "").split(",") if host.strip()]
+    # `*`, for every host, is understood only when it stands alone.
+    value = "*" if "*" in hosts else ",".join(dict.fromkeys((*hosts, LOOPBACK, "localhost")))
+    return dict.fromkeys(names, value)
 
 
 class _Server(ThreadingHTTPServer):

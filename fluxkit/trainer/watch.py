@@ -132,7 +132,7 @@ class Watch:
     def _stage(self, stage: Stage) -> None:
         if stage.name != self.snapshot.stage:
             self._looked = -math.inf
-            self._journal.add("stage", name=stage.name, total=stage.total)
+            self._journal.add("stage", name=stage.name)
         elif stage.total is None:  # the other channel, which doesn't count
             return
         self._change(stage=stage.name, done=stage.done, total=stage.total)

@@ -143,7 +143,7 @@ def test_the_trainer_is_told_where_to_look_and_to_keep_off_proxies(
     env = json.loads((run.folder / "env.json").read_text())
     assert env["HTTP_PROXY"] == "http://proxy.example:3128"
     assert env["NO_PROXY"] == "intranet.example,127.0.0.1,localhost"
-    assert env["no_proxy"].endswith("127.0.0.1,localhost")
+    assert env["no_proxy"] == env["NO_PROXY"]
     assert Path(env["SIMPLETUNER_ACCELERATE_SIGNAL_FILE"]).read_text().strip() == "{}"
 
 

@@ -188,3 +188,15 @@ def test_a_proxy_never_sees_the_images(listener: Listener, monkeypatch: pytest.M
     with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
         assert answer.status == 204
     assert arrived(listener) == [Saved(8)]
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example", "no_proxy": "b.example, a.example"}, "a.example,b.example,127.0.0.1,localhost"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_what_the_user_keeps_from_the_proxy_stays_so(env: dict[str, str], expected: str) -> None:
+    assert around_proxies(env) == {"NO_PROXY": expected, "no_proxy": expected}
