@@ -235,6 +235,15 @@ def upgrade(project: Path | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--offline", is_flag=True, help="Don't ask the model hub.")
+@click.option(
+    "--bundle",
+    "bundle_file",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value=".",
+    type=click.Path(path_type=Path),
+    help="Write a report to send, without photos, names or tokens [default: a .zip here].",
+)
 @_common(reports=True)
 def doctor(project: Path | None, **options: Any) -> None:
     """Look at this machine and this project; say what is missing and what to do about it."""

@@ -1,19 +1,22 @@
 """A launched run from its first line to its proven result: watched, recorded, stopped in order."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fluxkit.commands.brake import Brake
 from fluxkit.commands.live import Live
 from fluxkit.console import Output
-from fluxkit.errors import FluxkitError, InterruptedByUser
+from fluxkit.errors import FluxkitError, InterruptedByUser, TrainerError
 from fluxkit.trainer import launch, runs
+from fluxkit.trainer.causes import DISK_FULL
 from fluxkit.trainer.control import can_be_asked, saved_steps, signal_file
+from fluxkit.trainer.failures import Before, explain
 from fluxkit.trainer.gpumeter import meter_for
 from fluxkit.trainer.listener import Listener
 from fluxkit.trainer.metrics import Journal
 from fluxkit.trainer.occupancy import Occupancy
-from fluxkit.trainer.outputs import check_result
+from fluxkit.trainer.outputs import StoppedShort, check_result
 from fluxkit.trainer.watch import Watch
 
 
@@ -45,6 +48,8 @@ def supervise(
     """
     run = run.update(status="running", message="")
     supervisor = _Supervisor(run, plan, out, listener)
+    before = Before(run.log_file)
+    returncode: int | None = None
     try:
         returncode = supervisor.launch(occupancy)
         facts = check_result(run, returncode=returncode, expected_modules=modules, seen_step=supervisor.last_step)
@@ -57,6 +62,16 @@ def supervise(
             kept += f" (SimpleTuner {run.record.release} can't be asked for one more)"
         again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
         raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
+    except StoppedShort as error:
+        why = explain(before, problem=error.message, returncode=returncode)
+        supervisor.end(run.update(status="failed", message=why.message.splitlines()[0]))
+        raise why.error() from error
+    except OSError as error:
+        # The log can't be written: a full disk, as a rule, and then neither can the record.
+        full = TrainerError(f"{run.log_file} can't be written: {error.strerror or error}.", fix=DISK_FULL.fix)
+        with contextlib.suppress(FluxkitError):
+            supervisor.end(run.update(status="failed", message=full.message))
+        raise full from error
     except FluxkitError as error:
         supervisor.end(run.update(status="failed", message=error.message))
         raise

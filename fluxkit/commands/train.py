@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, whole_environment
+from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, schema_of, whole_environment
 from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, say_changed, take_part
 from fluxkit.commands.plan_report import print_plan
 from fluxkit.commands.preflight import check_fit
+from fluxkit.commands.recache import refresh_caches
+from fluxkit.commands.resume import begin_resume, check_resume
 from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
@@ -88,18 +90,20 @@ def train(
     if run_id:
         raise UserError("--run is for the machines that join a run.", fix="Machine 0 continues the newest by itself.")
     report = _check_dataset(opened, topology.processes, out)
+    names = [facts.path.relative_to(opened.training_dir).as_posix() for facts in report.images]
     with contextlib.ExitStack() as held:
         # From here on nobody else trains in this project, nor takes the run that this one continues.
         occupancy = None if dry_run else held.enter_context(occupy(opened.root))
         listener = None if dry_run else held.enter_context(listening())
         if not (rehearse or dry_run or no_fit_check):
             check_fit(opened, option, report, out, fresh=fresh, gpus=topology.gpus)
-        return _train(opened, topology, rehearse, fresh, option, out, occupancy, listener)
+        return _train(opened, topology, names, rehearse, fresh, option, out, occupancy, listener)
 
 
 def _train(
     opened: Project,
     topology: Topology,
+    photos: Sequence[str],
     rehearse: bool,
     fresh: bool,
     option: Sequence[str],
@@ -120,21 +124,24 @@ def _train(
     environment = whole_environment(opened)
     if existing:
         say_changed(existing, topology, out)
+    resume = check_resume(existing, assembled, schema_of(opened), out) if existing else None
     if occupancy is None:
         plan = plan_run(opened, assembled, folder, environment, local, topology)
         print_plan(plan, assembled, folder, existing, out)
         return None
     run = existing or _start(opened, assembled, base)
-    run = run.update(
-        gpus=topology.gpus, machines=topology.machines, batch_size=_batch_size(assembled) * topology.processes
-    )
+    together = _batch_size(assembled) * topology.processes
+    if resume:
+        run = begin_resume(run, resume, assembled, together, out)
+    run = run.update(gpus=topology.gpus, machines=topology.machines, batch_size=together)
     occupancy.name(run.record.id)
     assembled = _watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)
+    refresh_caches(run, assembled, photos, out)
     plan = plan_run(opened, assembled, run.folder, environment, local, topology)
     launch.prepare(plan)
-    together = f" on {topology.describe()}" if topology.processes > 1 else ""
-    out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id}{together} in {run.folder}")
+    where = f" on {topology.describe()}" if topology.processes > 1 else ""
+    out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id}{where} in {run.folder}")
     return supervise(run, plan, _expected_modules(assembled, base), out, listener=listener, occupancy=occupancy)
 
 

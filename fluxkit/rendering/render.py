@@ -20,6 +20,14 @@ from fluxkit.rendering.templates import render_template
 from fluxkit.rendering.traps import check_schedule, check_texts, pick_validation_prompt
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
+# Options that the trainer's caches depend on, with the value that says nothing: another one gets caches of its own.
+_LATENTS_DEPEND_ON = {
+    "pretrained_vae_model_name_or_path": None, "vae_dtype": "bf16", "aspect_bucket_rounding": 2,
+}  # fmt: skip
+_TEXT_DEPENDS_ON = {
+    "text_encoder_1_precision": "no_change", "text_encoder_2_precision": "no_change", "tokenizer_max_length": None,
+    "pretrained_t5_model_name_or_path": None, "t5_padding": "unmodified",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,7 @@ def _config(request: RenderRequest, profile: ProfileSettings, settings: dict[str
 def _backends(request: RenderRequest, profile: ProfileSettings, settings: dict[str, Setting]) -> object:
     base = request.base if request.rehearsal is None else str(request.rehearsal.base)
     base_hash = _short_hash([base, request.revision])
+    latents, text = (_unusual(settings, names) for names in (_LATENTS_DEPEND_ON, _TEXT_DEPENDS_ON))
     backends, used = [], []
     for resolution in resolutions_of(request):
         layers = Layers(dataset_layers(request, profile))
@@ -163,13 +172,20 @@ def _backends(request: RenderRequest, profile: ProfileSettings, settings: dict[s
         # Latents belong to their VAE: a rehearsal's must never be taken for the real model's.
         # The id becomes part of file names, beside the photos too.
         subject = re.sub(r"\W+", "-", request.trigger)
-        parts = [values, base_hash, *([request.dataset_digest] if request.dataset_digest else [])]
+        parts = [values, base_hash, *([request.dataset_digest] if request.dataset_digest else []), *latents]
         name = f"{subject}-{resolution}-{_short_hash(parts)}"
         backends.append({"id": name, "cache_dir_vae": str(request.cache_dir / "vae" / name), "settings": values})
         used.append(layers.used)
     settings |= {f"dataset.{key}": _together([each[key] for each in used]) for key in used[0]}
-    text_cache = str(request.cache_dir / "text" / base_hash)
+    text_hash = _short_hash([base, request.revision, *text]) if text else base_hash
+    text_cache = str(request.cache_dir / "text" / text_hash)
     return _document("multidatabackend.json", request, Layers(()), backends=backends, text_cache=text_cache)
+
+
+def _unusual(settings: Mapping[str, Setting], names: Mapping[str, Any]) -> list[Any]:
+    """What of `names` is set to something else than usual."""
+    values = {name: settings[name].value for name in names if name in settings}
+    return [[name, value] for name, value in values.items() if value not in (None, names[name])]
 
 
 def _document(name: str, request: RenderRequest, layers: Layers, **context: object) -> object:

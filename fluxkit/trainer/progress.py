@@ -22,6 +22,7 @@ _STAGES = (
     ("Loading the base model", re.compile(r"Loading diffusion model")),
     ("Quantizing the base model", re.compile(r"Quanti[sz]ing \w+")),
     ("Making the adapter", re.compile(r"Create LyCORIS Module")),
+    ("Loading the checkpoint", re.compile(r"Resuming from checkpoint")),
     ("Making validation images", re.compile(r"Processing validation prompts:\s+0%")),
 )
 

@@ -196,7 +196,7 @@ def test_a_checkpoint_of_the_last_step_is_not_asked_for_again(project: Path, tra
 
 def test_a_checkpoint_that_fails_is_the_trainers_failure(project: Path, trainer: Trainer) -> None:
     trainer(PATIENT.replace("save(4)", "print('OSError: No space left on device'); sys.exit(1)"))
-    with interrupting(project, "runs/*/up"), pytest.raises(TrainerError, match="exit code 1"):
+    with interrupting(project, "runs/*/up"), pytest.raises(TrainerError, match="disk is full"):
         run_train(project)
     assert only_run(project).record.status == "failed"
 

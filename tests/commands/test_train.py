@@ -1,5 +1,6 @@
 """`fluxkit train` around a stand-in for the trainer: it writes what SimpleTuner writes, or fails as it does."""
 
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from fluxkit.commands import assemble as shared
 from fluxkit.commands import train as command
 from fluxkit.console import Output
 from fluxkit.dataset.demo import make_demo_dataset
-from fluxkit.errors import InterruptedByUser, TrainerError, UserError
+from fluxkit.errors import GpuMemoryError, InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.environment import Environment, environment_for
 from fluxkit.trainer.integrity import Damage
 from fluxkit.trainer.lock import Lock
@@ -105,12 +106,40 @@ def test_the_pace_of_its_steps_is_recorded(project: Path, trainer: Trainer) -> N
 
 
 def test_exit_code_0_without_weights_is_a_failure_with_the_log(project: Path, trainer: Trainer) -> None:
-    trainer("print('No images were discovered by the bucket manager')")
-    with pytest.raises(TrainerError, match="no final weights"):
+    trainer("print('so long')")
+    with pytest.raises(TrainerError, match="no final weights") as caught:
         run_train(project)
     (run,) = list_runs(project / "runs")
     assert run.record.status == "failed"
-    assert "No images were discovered" in run.log_file.read_text()
+    assert "so long" in run.log_file.read_text()
+    assert "so long" in caught.value.message
+
+
+def test_a_log_that_a_full_disk_cannot_take_is_no_bug(
+    project: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(FINISH)
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(command.launch, "launch", full)
+    with pytest.raises(TrainerError, match="No space left") as caught:
+        run_train(project)
+    assert "Free some space" in caught.value.fix
+
+
+def test_a_failure_is_explained_by_what_this_launch_printed(project: Path, trainer: Trainer) -> None:
+    trainer("print('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.')\nsys.exit(1)")
+    with pytest.raises(GpuMemoryError, match="GPU's memory") as caught:
+        run_train(project)
+    assert caught.value.exit_code == 5
+    trainer("print('No images were discovered by the bucket manager')")
+    with pytest.raises(TrainerError, match="No photo is left") as caught:
+        run_train(project)
+    assert caught.value.exit_code == 3
+    (run,) = list_runs(project / "runs")
+    assert run.record.message.startswith("No photo is left")
 
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_next_train_continues_the_run(project: Path, trainer: Trainer) -> None:

@@ -224,3 +224,31 @@ def test_expected_modules() -> None:
     assert expected_modules(full, {"apply_preset": {"target_module": ["Attention"]}}) is None
     assert expected_modules(full, {"apply_preset": {"name_algo_map": {"x": {}}}}) is None
     assert expected_modules({}, {}) is None
+
+
+def _cache_of_each(request: Any) -> dict[str, str]:
+    backends: Any = render(request).documents["multidatabackend.json"]
+    return {each["id"].split("-")[1]: each.get("cache_dir_vae") or each["cache_dir"] for each in backends}
+
+
+def test_options_that_latents_or_texts_depend_on_get_caches_of_their_own(request_for: Any) -> None:
+    plain = _cache_of_each(request_for())
+    usual = {"vae_dtype": "bf16", "text_encoder_2_precision": "no_change"}
+    assert _cache_of_each(request_for(user_options=usual)) == plain
+    latents = _cache_of_each(request_for(user_options={"vae_dtype": "fp32"}))
+    assert {name for name in plain if latents[name] != plain[name]} == {"1024", "512"}
+    texts = _cache_of_each(request_for(user_options={"text_encoder_2_precision": "int8-quanto"}))
+    assert {name for name in plain if texts[name] != plain[name]} == {"embeds"}
+    assert _cache_of_each(request_for(user_options={"optimizer": "lion"})) == plain
+
+
+def test_a_changed_crop_or_resolution_gets_another_backend(request_for: Any) -> None:
+    """SimpleTuner from 3.0.8 on restores a backend's old settings from its cache: another id has nothing to restore."""
+
+    def ids(**changes: Any) -> set[str]:
+        backends: Any = render(request_for(**changes)).documents["multidatabackend.json"]
+        return {each["id"] for each in backends if "resolution" in each}
+
+    assert ids() == ids()
+    for changes in ({"resolutions": (1008,)}, {"repeats": 7}, {"captions": "trigger"}, {"release": "3.1.6"}):
+        assert bool(ids() & ids(**changes)) == ("release" in changes)

@@ -84,3 +84,67 @@ def test_a_file_without_adapter_weights_is_a_failure(tmp_path: Path) -> None:
     save_file({"weight": np.ones(2, np.float32)}, tmp_path / "a.safetensors")
     with pytest.raises(TrainerError, match="no adapter weights"):
         read_adapter(tmp_path / "a.safetensors")
+
+
+def bfloat16(path: Path, tensors: dict[str, list[float]], step: str = "4") -> None:
+    """An adapter as the trainer writes it: bfloat16, which numpy lacks, so its bits are written here."""
+    header: dict[str, object] = {"__metadata__": {"global_step": step}}
+    data = b""
+    for name, values in tensors.items():
+        bits = (np.array(values, np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": [len(values)], "data_offsets": [len(data), len(data) + len(bits)]}
+        data += bits
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_a_failure(run: runs.Run, bad: float) -> None:
+    bfloat16(run.final_weights, {"lycoris_a.lokr_w1": [1, 2], "lycoris_a.lokr_w2": [1, bad]})
+    with pytest.raises(TrainerError, match="not numbers") as caught:
+        check_result(run, returncode=0, expected_modules=1, seen_step=4)
+    assert "learning_rate" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "untouched",
+    [
+        {"lycoris_a.lokr_w1": [1.0], "lycoris_a.lokr_w2": [0.0], "lycoris_a.alpha": [4.0]},
+        {"lycoris_a.lokr_w1": [1.0], "lycoris_a.lokr_w2_a": [1.0], "lycoris_a.lokr_w2_b": [0.0]},
+        {"lycoris_a.lokr_w1": [0.0], "lycoris_a.lokr_w2": [1.0]},  # use_scalar
+        {"lycoris_a.lora_down.weight": [1.0], "lycoris_a.lora_up.weight": [0.0], "lycoris_a.alpha": [4.0]},
+        {"lycoris_a.hada_w1_a": [1.0], "lycoris_a.hada_w1_b": [1.0], "lycoris_a.hada_w2_a": [0.0]},
+        {"lycoris_a.diff": [0.0], "lycoris_a.diff_b": [0.0]},
+        {"lycoris_a.oft_blocks": [0.0], "lycoris_a.rescale": [1.0]},
+        {"transformer.a.lora_A.weight": [1.0], "transformer.a.lora_B.weight": [0.0]},
+    ],
+)
+def test_weights_as_before_the_first_step_are_a_failure(run: runs.Run, untouched: dict[str, list[float]]) -> None:
+    bfloat16(run.final_weights, untouched)
+    with pytest.raises(TrainerError, match="nothing was learned"):
+        check_result(run, returncode=0, expected_modules=1, seen_step=4)
+    last = next(name for name, values in untouched.items() if values == [0.0])
+    bfloat16(run.final_weights, {**untouched, last: [1e-6]})
+    assert check_result(run, returncode=0, expected_modules=1, seen_step=4).unchanged == 0
+
+
+def test_one_module_that_learned_is_enough_and_the_others_are_counted(run: runs.Run) -> None:
+    bfloat16(run.final_weights, {"lycoris_a.lokr_w2": [0.0], "lycoris_b.lokr_w2": [0.5], "lycoris_c.lokr_w2": [0.0]})
+    assert check_result(run, returncode=0, expected_modules=3, seen_step=4).unchanged == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lokr", "locon", "loha", "full", "diag-oft", "ia3", "glora"])
+def test_what_lycoris_itself_starts_with_counts_as_unchanged(tmp_path: Path, kind: str) -> None:
+    """The rule above against LyCORIS: if it ever begins otherwise, this says so."""
+    torch = pytest.importorskip("torch")
+    lycoris = pytest.importorskip("lycoris")
+    from safetensors.torch import save_file as save_torch
+
+    network = lycoris.create_lycoris(torch.nn.Sequential(torch.nn.Linear(8, 8)), 1.0, linear_dim=4, algo=kind)
+    network.apply_to()
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_torch(weights, tmp_path / "a.safetensors")
+    facts = read_adapter(tmp_path / "a.safetensors")
+    assert (facts.modules, facts.unchanged) == (1, 1), sorted(weights)
