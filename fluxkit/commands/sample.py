@@ -47,24 +47,25 @@ def sample(
     chosen_batch = _batch_size(batch_size) if batch_size else settings.batch_size
     check_base(run.record.base, run.record.revision)
     from fluxkit.sampling.batcher import sample as make_images
-    from fluxkit.sampling.plan import SamplingPlan, plan_jobs
+    from fluxkit.sampling.plan import AdapterWeight, SamplingPlan, plan_jobs
 
-    jobs = plan_jobs(
-        _prompts(opened, prompt),
-        seeds=_seeds(seeds, settings.base_seed, settings.seeds_per_prompt),
-        strengths=_floats(strength, "--strength") if strength else (settings.strength,),
-        width=width,
-        height=height,
-        num_inference_steps=num_inference_steps or settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
-    )
     galleries = []
     for name, adapter in _adapters(run, checkpoint):
         target = folder or opened.samples_dir / f"{run.record.id}-{name}"
+        jobs = plan_jobs(
+            _prompts(opened, prompt),
+            seeds=_seeds(seeds, settings.base_seed, settings.seeds_per_prompt),
+            strengths=_floats(strength, "--strength") if strength else (settings.strength,),
+            adapters=(name,),
+            width=width,
+            height=height,
+            num_inference_steps=num_inference_steps or settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale if guidance_scale is None else guidance_scale,
+        )
         plan = SamplingPlan(
             base=run.record.base,
             revision=run.record.revision,
-            adapter=adapter,
+            adapters={name: (AdapterWeight(adapter),)},
             quantize=quantize or settings.quantize,  # type: ignore[arg-type]
             jobs=jobs,
             batch_size=chosen_batch,

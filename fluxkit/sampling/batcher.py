@@ -1,16 +1,15 @@
 """`sample`: jobs, minus what the folder has, through the pipeline, into PNGs, a manifest and a gallery."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from fluxkit.errors import InterruptedByUser, UserError
-from fluxkit.files import sha256_file
+from fluxkit.errors import InterruptedByUser
 from fluxkit.sampling.gallery import write_gallery
 from fluxkit.sampling.ledger import Ledger, open_ledger
 from fluxkit.sampling.pipeline import FluxSampler
-from fluxkit.sampling.plan import Identity, Job, SamplingPlan, job_key
+from fluxkit.sampling.plan import Identity, Job, SamplingPlan, identities, job_key
 from fluxkit.sampling.quantizers import quantizer
 from fluxkit.sampling.writer import describe, write_png
 
@@ -22,7 +21,7 @@ class SampleReport:
     Args:
         made: images made now.
         skipped: images that were there already.
-        modules: modules that the adapter was merged into; 0 without an adapter, or when nothing was missing.
+        modules: modules that an adapter changed; 0 without an adapter, or when nothing was missing.
         folder: where the images are.
         gallery: the page that shows them.
     """
@@ -47,17 +46,17 @@ def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> Sa
         InterruptedByUser: Ctrl-C; what was made is kept, and the next run goes on from there.
     """
     place = quantizer(plan.quantize)  # refuses before anything is loaded
-    identity = _identity(plan)
+    known = identities(plan)
     with open_ledger(plan.out) as ledger:
-        wanted = {job_key(job, identity): job for job in plan.jobs}
+        wanted = {job_key(job, known[job.adapter]): job for job in plan.jobs}
         missing = {key: job for key, job in wanted.items() if not ledger.has(key)}
         modules = made = 0
         try:
             if missing:
-                sampler = FluxSampler(plan.base, plan.revision, place)
+                sampler = FluxSampler(plan.base, plan.revision, place, wrapped=plan.wrapped)
                 sampler.encode(job.prompt for job in missing.values())
-                for modules, key in _make(plan, sampler, ledger, missing, identity):  # noqa: B007 - the last is kept
-                    made += 1
+                for matched in _make(plan, sampler, ledger, missing, known):
+                    modules, made = max(modules, matched), made + 1
                     on_progress(made, len(missing))
         except KeyboardInterrupt as error:
             raise InterruptedByUser(
@@ -71,37 +70,32 @@ def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> Sa
 
 
 def _make(
-    plan: SamplingPlan, sampler: FluxSampler, ledger: Ledger, missing: dict[str, Job], identity: Identity
-) -> Iterator[tuple[int, str]]:
-    """Make, write and record; yields the number of merged modules and the job's hash for each image."""
+    plan: SamplingPlan,
+    sampler: FluxSampler,
+    ledger: Ledger,
+    missing: dict[str, Job],
+    known: Mapping[str, Identity],
+) -> Iterator[int]:
+    """Make, write and record; yields the number of adapted modules for each image."""
     keys = {job: key for key, job in missing.items()}
-    # Each strength is a merge of its own, from fresh weights: sorted, so that each is made once.
-    for strength, same in groupby(sorted(missing.values(), key=_group), key=lambda job: job.strength):
-        modules = sampler.load_transformer(plan.adapter, strength)
+    # Each adapter at each strength is a model of its own: sorted, so that each is made once.
+    for (adapter, strength), same in groupby(sorted(missing.values(), key=_group), key=_model):
+        modules = sampler.load_transformer(plan.stack(adapter), strength)
         for _, shape in groupby(same, key=_group):
             jobs = list(shape)
             size = sampler.auto_batch_size(jobs[0]) if plan.batch_size == "auto" else plan.batch_size
             for job, image in sampler.images(jobs, size):
                 path = ledger.path_for(keys[job], job)
-                write_png(path, image, job, identity)
-                ledger.add(keys[job], path, describe(job, identity))
-                yield modules, keys[job]
+                write_png(path, image, job, known[adapter])
+                ledger.add(keys[job], path, describe(job, known[adapter]))
+                yield modules
 
 
-def _group(job: Job) -> tuple[float, int, int, int, float]:
-    """What must be equal in a batch; the strength first."""
-    return (job.strength, job.width, job.height, job.num_inference_steps, job.guidance_scale)
+def _model(job: Job) -> tuple[str, float]:
+    """What must be equal in one state of the transformer."""
+    return (job.adapter, job.strength)
 
 
-def _identity(plan: SamplingPlan) -> Identity:
-    adapter = None
-    if plan.adapter is not None:
-        try:
-            adapter = sha256_file(plan.adapter)
-        except OSError as error:
-            raise UserError(
-                f"The adapter {plan.adapter} can't be read: {error.strerror}.", fix="Check the path."
-            ) from error
-    folder = Path(plan.base).expanduser()
-    base = str(folder.resolve()) if folder.is_dir() else str(plan.base)
-    return Identity(base, plan.revision, adapter, plan.quantize)
+def _group(job: Job) -> tuple[str, float, int, int, int, float]:
+    """What must be equal in a batch; the transformer's state first."""
+    return (*_model(job), job.width, job.height, job.num_inference_steps, job.guidance_scale)

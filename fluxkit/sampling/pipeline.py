@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
 from fluxkit.sampling.adapters import merge_adapter
-from fluxkit.sampling.plan import Job
+from fluxkit.sampling.plan import AdapterWeight, Job
 from fluxkit.sampling.quantizers import Quantizer
 from fluxkit.sampling.quiet import quiet_libraries
 
@@ -40,13 +40,14 @@ class Embedding:
 class FluxSampler:
     """FLUX.1 on this machine's GPU, or on its CPU."""
 
-    def __init__(self, base: str | Path, revision: str | None, quantizer: Quantizer) -> None:
+    def __init__(self, base: str | Path, revision: str | None, quantizer: Quantizer, *, wrapped: bool = False) -> None:
         """Load all but the transformer.
 
         Args:
             base: Hub id or local folder in diffusers format.
             revision: the Hub revision.
             quantizer: what the transformer goes through after merging.
+            wrapped: adapters are put beside the quantized weights and swapped there, instead of merged.
 
         Raises:
             UserError: the base model is missing or damaged.
@@ -55,6 +56,7 @@ class FluxSampler:
 
         quiet_libraries()
         self._base, self._revision, self._quantizer = str(base), revision, quantizer
+        self._wrapped = wrapped
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._embeddings: dict[str, Embedding] = {}
         with self._loading():
@@ -95,11 +97,15 @@ class FluxSampler:
             return False
         return True
 
-    def load_transformer(self, adapter: Path | None, strength: float) -> int:
-        """Load the transformer afresh, merge the adapter in bfloat16, quantize, and place it on the device.
+    def load_transformer(self, adapters: Sequence[AdapterWeight], strength: float) -> int:
+        """Load the transformer afresh, merge the adapters in bfloat16, quantize, and place it on the device.
+
+        Args:
+            adapters: a stack, each with its share.
+            strength: multiplies every share.
 
         Returns:
-            The number of modules merged; 0 without an adapter.
+            The number of modules merged, over all adapters; 0 without an adapter.
 
         Raises:
             UserError: the adapter is damaged or of another model.
@@ -115,7 +121,7 @@ class FluxSampler:
             transformer = FluxTransformer2DModel.from_pretrained(
                 self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
             )
-        modules = merge_adapter(transformer, adapter, strength) if adapter else 0
+        modules = sum(merge_adapter(transformer, one.path, one.weight * strength) for one in adapters)
         transformer.requires_grad_(False).eval()
         try:
             self._quantizer.place(transformer, self.device)

@@ -1,6 +1,7 @@
 """PNGs that say how they were made: the `parameters` text that viewers read, and JSON for programs."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ def describe(job: Job, identity: Identity) -> dict[str, Any]:
         "height": job.height,
         "base": identity.base,
         "revision": identity.revision,
-        "adapter_sha256": identity.adapter_sha256,
+        "adapter": job.adapter,
+        "adapters": [asdict(one) for one in identity.adapters],
         "strength": job.strength,
         "quantization": identity.quantization,
+        "wrapped": identity.wrapped,
         "fluxkit": __version__,
     }
 
@@ -46,8 +49,8 @@ def parameters(job: Job, identity: Identity) -> str:
         "Model": Path(identity.base).name,
         "Quantization": identity.quantization,
     }
-    if identity.adapter_sha256:
-        pairs["Lora hash"] = identity.adapter_sha256[:12]
+    if identity.adapters:
+        pairs["Lora hash"] = " ".join(one.sha256[:12] for one in identity.adapters)
         pairs["Lora strength"] = job.strength
     pairs["Version"] = f"fluxkit {__version__}"
     line = ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items())
