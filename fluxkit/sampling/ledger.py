@@ -99,10 +99,7 @@ class Ledger:
             UserError: it was deleted, moved away, or its disk unmounted.
         """
         if self._place is not None and _place(self.folder) != self._place:
-            raise UserError(
-                f"The folder {self.folder} is gone: deleted, moved away, or its disk was unplugged.",
-                fix="Put it back and run the same command again: what is in it is kept.",
-            )
+            raise folder_gone(self.folder)
 
     def close(self) -> None:
         """Fold the journal into the manifest, if there is something to fold.
@@ -126,6 +123,14 @@ class Ledger:
             facts["sha256"] = sha256_file(path)
             self._changed = True
         entry.update(facts)
+
+
+def folder_gone(folder: Path) -> UserError:
+    """The error for a folder that was there when the run began."""
+    return UserError(
+        f"The folder {folder} is gone: deleted, moved away, or its disk was unplugged.",
+        fix="Put it back and run the same command again: what is in it is kept.",
+    )
 
 
 @contextmanager
