@@ -9,6 +9,7 @@ from fluxkit.errors import UserError
 from fluxkit.sampling.ledger import folder_gone
 from fluxkit.sampling.overlap import BackgroundWriter
 from fluxkit.sampling.pipeline import FluxSampler
+from fluxkit.sampling.plan import Job
 from fluxkit.sampling.quantizers import quantizer
 from fluxkit.sampling.work import Failed, Made, Task, Work, batch_of, model_of
 from fluxkit.sampling.writer import write_png
@@ -39,6 +40,15 @@ class Worker:
         for _, same in groupby(sorted(tasks, key=_batch), key=_batch):
             yield from self._make(list(same))
         yield from self._writer.drain()
+
+    def load(self, job: Job) -> None:
+        """Get ready for a job: the model loaded, the prompts encoded, the adapter in place.
+
+        Raises:
+            UserError: the base model or the adapter can't be used.
+            GpuMemoryError: the weights don't fit.
+        """
+        self._load(model_of(job))
 
     def stop(self) -> list[Made | Failed]:
         """What was being written when `make` was left; ends the thread."""
