@@ -1,7 +1,7 @@
 """`sample`: jobs, minus what the folder has, through the pipeline, into PNGs, a manifest and a gallery."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class SampleReport:
         modules: modules that an adapter changed; 0 without an adapter, or when nothing was missing.
         folder: where the images are.
         gallery: the page that shows them.
+        effects: by adapter name, how far it moves a prediction of the model (relative); only of what was loaded.
     """
 
     made: int
@@ -31,6 +32,7 @@ class SampleReport:
     modules: int
     folder: Path
     gallery: Path
+    effects: Mapping[str, float] = field(default_factory=dict)
 
 
 def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> SampleReport:
@@ -51,11 +53,12 @@ def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> Sa
         wanted = {job_key(job, known[job.adapter]): job for job in plan.jobs}
         missing = {key: job for key, job in wanted.items() if not ledger.has(key)}
         modules = made = 0
+        effects: dict[str, float] = {}
         try:
             if missing:
                 sampler = FluxSampler(plan.base, plan.revision, place, wrapped=plan.wrapped)
                 sampler.encode(job.prompt for job in missing.values())
-                for matched in _make(plan, sampler, ledger, missing, known):
+                for matched in _make(plan, sampler, ledger, missing, known, effects):
                     modules, made = max(modules, matched), made + 1
                     on_progress(made, len(missing))
         except KeyboardInterrupt as error:
@@ -66,7 +69,7 @@ def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> Sa
         finally:
             # Also of what was made before an error or Ctrl-C.
             gallery = write_gallery(ledger)
-    return SampleReport(made, len(wanted) - len(missing), modules, plan.out, gallery)
+    return SampleReport(made, len(wanted) - len(missing), modules, plan.out, gallery, effects)
 
 
 def _make(
@@ -75,12 +78,17 @@ def _make(
     ledger: Ledger,
     missing: dict[str, Job],
     known: Mapping[str, Identity],
+    effects: dict[str, float],
 ) -> Iterator[int]:
-    """Make, write and record; yields the number of adapted modules for each image."""
+    """Make, write and record; yields the number of adapted modules for each image, and fills `effects`."""
     keys = {job: key for key, job in missing.items()}
     # Each adapter at each strength is a model of its own: sorted, so that each is made once.
     for (adapter, strength), same in groupby(sorted(missing.values(), key=_group), key=_model):
-        modules = sampler.load_transformer(plan.stack(adapter), strength)
+        stack = plan.stack(adapter)
+        modules = sampler.load_transformer(stack, strength)
+        effect = sampler.prove(known[adapter], stack, strength)
+        if effect is not None:
+            effects[adapter] = effect
         for _, shape in groupby(same, key=_group):
             jobs = list(shape)
             size = sampler.auto_batch_size(jobs[0]) if plan.batch_size == "auto" else plan.batch_size

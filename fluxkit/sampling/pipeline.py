@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
 from fluxkit.sampling.adapters import merge_adapters
-from fluxkit.sampling.plan import AdapterWeight, Job
+from fluxkit.sampling.plan import AdapterWeight, Identity, Job
+from fluxkit.sampling.proof import prove
 from fluxkit.sampling.quantizers import Quantizer
 from fluxkit.sampling.quiet import quiet_libraries
 from fluxkit.sampling.swap import AdapterSwap
@@ -142,6 +143,14 @@ class FluxSampler:
             self._swap = AdapterSwap(transformer)
             modules = self._swap.apply(adapters, strength)
         return modules
+
+    def prove(self, identity: Identity, adapters: Sequence[AdapterWeight], strength: float) -> float | None:
+        """How far the adapters that are loaded move a prediction (see `proof.prove`).
+
+        Raises:
+            UserError: they change nothing.
+        """
+        return prove(self._pipe.transformer, self._swap, identity, adapters, strength)
 
     def auto_batch_size(self, job: Job) -> int:
         """How many images of this job's size go through at once, by the memory that is free now."""
