@@ -1,8 +1,8 @@
 """`sample`: jobs, minus what the folder has, through an engine, into a ledger and a gallery."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fluxkit.errors import FluxkitError, InterruptedByUser
@@ -26,6 +26,7 @@ class SampleReport:
         folder: where the images are.
         gallery: the page that shows them.
         failed: jobs that gave no image, while others did.
+        effects: by adapter name, how far it moves a prediction of the model (relative); only of what was loaded.
     """
 
     made: int
@@ -34,6 +35,7 @@ class SampleReport:
     folder: Path
     gallery: Path
     failed: tuple[Failed, ...] = ()
+    effects: Mapping[str, float] = field(default_factory=dict)
 
 
 def sample(
@@ -77,7 +79,8 @@ def sample(
         gallery = plan.out / GALLERY
         if run.made or not gallery.is_file():
             write_gallery(ledger)
-    return SampleReport(run.made, len(wanted) - len(tasks), run.modules, plan.out, gallery, tuple(run.failed))
+    skipped = len(wanted) - len(tasks)
+    return SampleReport(run.made, skipped, run.modules, plan.out, gallery, tuple(run.failed), run.effects)
 
 
 class _Run:
@@ -88,6 +91,7 @@ class _Run:
         self._tasks = {task.key: task for task in tasks}
         self.made = self.modules = 0
         self.failed: list[Failed] = []
+        self.effects: dict[str, float] = {}
 
     def through(self, engine: Engine, plan: SamplingPlan, on_progress: Callable[[int, int], None]) -> None:
         """Have the tasks made, each recorded as it comes."""
@@ -116,3 +120,5 @@ class _Run:
         self._ledger.add(task.key, task.path, describe(task.job, self._identities[task.job.adapter]))
         self.made += 1
         self.modules = max(self.modules, outcome.modules)
+        if outcome.effect is not None:
+            self.effects[task.job.adapter] = outcome.effect

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
-from fluxkit.sampling.adapters import merge_adapter
-from fluxkit.sampling.plan import AdapterWeight, Job
+from fluxkit.sampling.adapters import merge_adapters
+from fluxkit.sampling.plan import AdapterWeight, Identity, Job
+from fluxkit.sampling.proof import prove
 from fluxkit.sampling.quantizers import Quantizer
 from fluxkit.sampling.quiet import quiet_libraries
+from fluxkit.sampling.swap import AdapterSwap
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,7 @@ class FluxSampler:
         quiet_libraries()
         self._base, self._revision, self._quantizer = str(base), revision, quantizer
         self._wrapped = wrapped
+        self._swap: AdapterSwap | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._embeddings: dict[str, Embedding] = {}
         with self._loading():
@@ -100,12 +103,14 @@ class FluxSampler:
     def load_transformer(self, adapters: Sequence[AdapterWeight], strength: float) -> int:
         """Load the transformer afresh, merge the adapters in bfloat16, quantize, and place it on the device.
 
+        A wrapped sampler does it once, without adapters, and then only swaps them.
+
         Args:
             adapters: a stack, each with its share.
             strength: multiplies every share.
 
         Returns:
-            The number of modules merged, over all adapters; 0 without an adapter.
+            The number of layers adapted, over all adapters; 0 without an adapter.
 
         Raises:
             UserError: the adapter is damaged or of another model.
@@ -113,6 +118,8 @@ class FluxSampler:
         """
         import torch
 
+        if self._swap is not None:
+            return self._swap.apply(adapters, strength)
         self._pipe.transformer = None
         free_memory()
         with self._loading():
@@ -121,7 +128,7 @@ class FluxSampler:
             transformer = FluxTransformer2DModel.from_pretrained(
                 self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
             )
-        modules = sum(merge_adapter(transformer, one.path, one.weight * strength) for one in adapters)
+        modules = 0 if self._wrapped else merge_adapters(transformer, adapters, strength)
         transformer.requires_grad_(False).eval()
         try:
             self._quantizer.place(transformer, self.device)
@@ -132,7 +139,18 @@ class FluxSampler:
                 fix="Close other programs that use the GPU, or use --quantize int8.",
             ) from error
         self._pipe.transformer = transformer
+        if self._wrapped:
+            self._swap = AdapterSwap(transformer)
+            modules = self._swap.apply(adapters, strength)
         return modules
+
+    def prove(self, identity: Identity, adapters: Sequence[AdapterWeight], strength: float) -> float | None:
+        """How far the adapters that are loaded move a prediction (see `proof.prove`).
+
+        Raises:
+            UserError: they change nothing.
+        """
+        return prove(self._pipe.transformer, self._swap, identity, adapters, strength)
 
     def auto_batch_size(self, job: Job) -> int:
         """How many images of this job's size go through at once, by the memory that is free now."""

@@ -55,10 +55,12 @@ class Made:
     Args:
         key: of its task.
         modules: modules that an adapter changed; 0 without one.
+        effect: how far that adapter moves a prediction (`proof.prove`); None without one.
     """
 
     key: str
     modules: int
+    effect: float | None = None
 
 
 @dataclass(frozen=True)

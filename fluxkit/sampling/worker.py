@@ -27,6 +27,7 @@ class Worker:
         self._sampler: FluxSampler | None = None
         self._model: tuple[str, float] | None = None
         self._modules = 0
+        self._effect: float | None = None
         self._writer: BackgroundWriter[Made] = BackgroundWriter()
 
     def make(self, tasks: Sequence[Task]) -> Iterator[Made | Failed]:
@@ -69,13 +70,13 @@ class Worker:
         if size == "auto":
             size = sampler.auto_batch_size(tasks[0].job)
         for job, image in sampler.images([task.job for task in tasks], size):
-            yield from self._writer.put(partial(self._write, waiting[job], image, self._modules))
+            yield from self._writer.put(partial(self._write, waiting[job], image, self._modules, self._effect))
 
-    def _write(self, task: Task, image: "Image", modules: int) -> Made:
+    def _write(self, task: Task, image: "Image", modules: int, effect: float | None) -> Made:
         if not task.path.parent.is_dir():  # writing would make it anew, on whatever disk is there now
             raise folder_gone(task.path.parent)
         write_png(task.path, image, task.job, self._work.identities[task.job.adapter])
-        return Made(task.key, modules)
+        return Made(task.key, modules, effect)
 
     def _load(self, model: tuple[str, float]) -> FluxSampler:
         if self._sampler is None:
@@ -86,7 +87,9 @@ class Worker:
         if model != self._model:
             name, strength = model
             self._model = None
-            self._modules = self._sampler.load_transformer(self._work.adapters[name] if name else (), strength)
+            stack = self._work.adapters[name] if name else ()
+            self._modules = self._sampler.load_transformer(stack, strength)
+            self._effect = self._sampler.prove(self._work.identities[name], stack, strength)
             self._model = model
         return self._sampler
 
