@@ -145,6 +145,12 @@ def train(project: Path | None, **options: Any) -> None:
 @click.option("--quantize", type=click.Choice(["int8", "none"]), help="The base model's weights while sampling.")
 @click.option("--batch-size", metavar="auto|N", help="Images at once.")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where the images go [default: samples/].")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", help="ray: over several GPUs or machines."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With --engine ray [default: one a GPU].")
+@click.option("--ray-address", metavar="HOST:PORT|auto", help="A Ray cluster [default: one on this machine].")
+@click.option("--verify", is_flag=True, help="Read the images that are there again, to find damaged ones.")
 @_common(reports=True)
 def sample(project: Path | None, **options: Any) -> None:
     """Make images with the trained LoRA; a second call makes only what is missing."""

@@ -28,6 +28,10 @@ def sample(
     quantize: str | None,
     batch_size: str | None,
     folder: Path | None,
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    verify: bool = False,
     out: Output,
 ) -> list[Path]:
     """Make the images that are still missing.
@@ -36,7 +40,7 @@ def sample(
         The gallery of each checkpoint.
 
     Raises:
-        UserError: nothing was trained yet, or an option makes no sense.
+        UserError: nothing was trained yet, an option makes no sense, or some images could not be made.
         GpuMemoryError: one image at a time does not fit.
     """
     opened = open_project(project)
@@ -47,9 +51,11 @@ def sample(
     chosen_batch = _batch_size(batch_size) if batch_size else settings.batch_size
     check_base(run.record.base, run.record.revision)
     from fluxkit.sampling.batcher import sample as make_images
+    from fluxkit.sampling.engines import check_failed, choose_engine
     from fluxkit.sampling.plan import AdapterWeight, SamplingPlan, plan_jobs
 
-    galleries = []
+    galleries: list[Path] = []
+    failed: list[Any] = []
     for name, adapter in _adapters(run, checkpoint):
         target = folder or opened.samples_dir / f"{run.record.id}-{name}"
         jobs = plan_jobs(
@@ -72,12 +78,19 @@ def sample(
             out=target,
         )
         out.say(f"{len(jobs)} images from run {run.record.id}, {name}, into {target}")
-        report = make_images(plan, on_progress=lambda done, total: out.say(f"  {done}/{total}"))
+        report = make_images(
+            plan,
+            on_progress=lambda done, total: out.say(f"  {done}/{total}"),
+            engine=choose_engine(engine, workers=workers, address=ray_address),
+            verify=verify,
+        )
         out.say(f"{report.made} made, {report.skipped} were there already; {report.modules} modules merged")
         galleries.append(report.gallery)
+        failed += report.failed
     out.emit({"run": run.record.id, "galleries": [str(path) for path in galleries]})
     for gallery in galleries:
         out.result(str(gallery))
+    check_failed(failed)
     return galleries
 
 
