@@ -168,11 +168,13 @@ def open_ledger(folder: Path, *, verify: bool = False) -> Iterator[Ledger]:
             raise
         ledger.close()
     finally:
+        with suppress(OSError):
+            _sweep(folder)  # of workers that died
         lock.release()
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of a run that was killed: the lock says that nobody is writing them."""
+    """Remove the temporary files of what was killed: the lock says that nobody is writing them."""
     for path in folder.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 
