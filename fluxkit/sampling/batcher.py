@@ -62,7 +62,8 @@ def sample(
     known = identities(plan)
     with open_ledger(plan.out, verify=verify) as ledger:
         wanted = {job_key(job, known[job.adapter]): job for job in plan.jobs}
-        tasks = [Task(key, job, ledger.path_for(key, job)) for key, job in wanted.items() if not ledger.has(key)]
+        missing = {key: job for key, job in wanted.items() if not ledger.has(key)}
+        tasks = [Task(key, job, ledger.path_for(key, job, plan.image_format)) for key, job in missing.items()]
         run = _Run(ledger, known, tasks)
         try:
             if tasks:

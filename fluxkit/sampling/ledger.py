@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from fluxkit.errors import UserError
 from fluxkit.files import sha256_file
 from fluxkit.sampling.journal import JOURNAL, MANIFEST, Entries, Journal, read_entries, write_manifest
-from fluxkit.sampling.plan import Job
+from fluxkit.sampling.plan import ImageFormat, Job
 
 __all__ = ["MANIFEST", "Ledger", "open_ledger", "read_entries"]
 
@@ -87,10 +87,10 @@ class Ledger:
         self._journal.append(key, entry)
         self.entries[key] = entry
 
-    def path_for(self, key: str, job: Job) -> Path:
+    def path_for(self, key: str, job: Job, image_format: ImageFormat = "png") -> Path:
         """Where a job's image goes: readable, and unlike any other job's."""
         name = re.sub(r"[^\w-]+", "-", job.prompt_name).strip("-")[:60] or "image"
-        return self.folder / f"{name}-{job.seed}-{key[:10]}.png"
+        return self.folder / f"{name}-{job.seed}-{key[:10]}.{image_format}"
 
     def check_folder(self) -> None:
         """Check that the folder is the one that was opened.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
 from fluxkit.sampling.adapters import merge_adapters
+from fluxkit.sampling.bases import base_model
 from fluxkit.sampling.plan import AdapterWeight, Identity, Job
 from fluxkit.sampling.proof import prove
 from fluxkit.sampling.quantizers import Quantizer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-MAX_SEQUENCE_LENGTH = 512
 # Measured on an H200 with int8 at 1024×1024: 13.7 GiB for one image, about 1.9 GiB for each further one; beyond four
 # a batch gains nothing more.
 _GIB_PER_IMAGE = 2.2
@@ -33,7 +33,7 @@ _LARGEST_AUTO_BATCH = 4
 
 @dataclass(frozen=True)
 class Embedding:
-    """An encoded prompt, on the CPU: T5's (1, 512, width) and CLIP's pooled (1, width), in bfloat16."""
+    """An encoded prompt, on the CPU: T5's (1, tokens, width) and CLIP's pooled (1, width), in bfloat16."""
 
     prompt: "torch.Tensor"
     pooled: "torch.Tensor"
@@ -60,6 +60,7 @@ class FluxSampler:
         self._base, self._revision, self._quantizer = str(base), revision, quantizer
         self._wrapped = wrapped
         self._swap: AdapterSwap | None = None
+        self._model = base_model(base, revision)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._embeddings: dict[str, Embedding] = {}
         with self._loading():
@@ -91,7 +92,10 @@ class FluxSampler:
             with torch.no_grad():
                 for prompt in prompts:
                     embeds, pooled, _ = self._pipe.encode_prompt(
-                        prompt=prompt, prompt_2=prompt, device=device, max_sequence_length=MAX_SEQUENCE_LENGTH
+                        prompt=prompt,
+                        prompt_2=prompt,
+                        device=device,
+                        max_sequence_length=self._model.max_sequence_length,
                     )
                     self._embeddings[prompt] = Embedding(embeds.cpu(), pooled.cpu())
         except torch.OutOfMemoryError:

@@ -21,6 +21,7 @@ class Work:
         batch_size: images denoised at once; `auto` fits it to the worker's GPU.
         identities: by adapter name, what is written into the images.
         prompts: all texts of the run; encoded before the first image, since the encoders are then freed.
+        metadata: whether the files say how they were made.
     """
 
     base: str | Path
@@ -31,6 +32,7 @@ class Work:
     batch_size: int | Literal["auto"]
     identities: Mapping[str, Identity]
     prompts: tuple[str, ...]
+    metadata: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def work_of(plan: SamplingPlan, identities: Mapping[str, Identity], tasks: Seque
         batch_size=plan.batch_size,
         identities=dict(identities),
         prompts=tuple(dict.fromkeys(task.job.prompt for task in tasks)),
+        metadata=plan.metadata,
     )
 
 

@@ -12,7 +12,7 @@ from fluxkit.sampling.pipeline import FluxSampler
 from fluxkit.sampling.plan import Job
 from fluxkit.sampling.quantizers import quantizer
 from fluxkit.sampling.work import Failed, Made, Task, Work, batch_of, model_of
-from fluxkit.sampling.writer import write_png
+from fluxkit.sampling.writer import write_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +75,8 @@ class Worker:
     def _write(self, task: Task, image: "Image", modules: int, effect: float | None) -> Made:
         if not task.path.parent.is_dir():  # writing would make it anew, on whatever disk is there now
             raise folder_gone(task.path.parent)
-        write_png(task.path, image, task.job, self._work.identities[task.job.adapter])
+        identity = self._work.identities[task.job.adapter]
+        write_image(task.path, image, task.job, identity, metadata=self._work.metadata)
         return Made(task.key, modules, effect)
 
     def _load(self, model: tuple[str, float]) -> FluxSampler:
