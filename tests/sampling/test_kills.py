@@ -124,9 +124,11 @@ def check_whole(folder: Path, expected: dict[str, str], keys: set[str]) -> None:
     assert {one["file"]: one["sha256"] for one in images.values()} == expected
     assert sorted(path.name for path in folder.iterdir() if not path.name.endswith(".png")) == [
         ".lock",
+        ".thumbs",
         "index.html",
         "manifest.json",
     ]
+    assert not list((folder / ".thumbs").glob(".*"))
 
 
 @pytest.mark.slow
