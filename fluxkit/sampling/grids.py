@@ -138,7 +138,8 @@ def _draw(
     font, bold = _font(size), _font(size * 5 // 4)
     canvas = Image.new("RGB", (1, 1))
     ruler = ImageDraw.Draw(canvas)
-    left_width = min(max(width, size * 8), size * 16)
+    longest = max(ruler.textlength(label_of(y, value), font) for value in rows)
+    left_width = int(min(longest + _GAP, max(width, size * 8)))
     tops = [_wrap(ruler, label_of(x, value), font, width, _LABEL_LINES) for value in columns]
     sides = [
         _wrap(ruler, label_of(y, value), font, left_width - _GAP, max(1, height // (size * 3 // 2))) for value in rows
