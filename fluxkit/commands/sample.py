@@ -122,6 +122,7 @@ def sample(
             "grids": [str(path) for path in grids],
             "made": report.made,
             "skipped": report.skipped,
+            "failed": [one.reason for one in report.failed],
             "effects": dict(report.effects),
             "seeds": list(numbers),
         }
