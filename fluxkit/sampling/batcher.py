@@ -1,17 +1,18 @@
-"""`sample`: jobs, minus what the folder has, through the pipeline, into PNGs, a manifest and a gallery."""
+"""`sample`: jobs, minus what the folder has, through an engine, into a ledger and a gallery."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fluxkit.errors import InterruptedByUser
-from fluxkit.sampling.gallery import write_gallery
+from fluxkit.errors import FluxkitError, InterruptedByUser
+from fluxkit.sampling.gallery import GALLERY, write_gallery
 from fluxkit.sampling.ledger import Ledger, open_ledger
-from fluxkit.sampling.pipeline import FluxSampler
-from fluxkit.sampling.plan import Identity, Job, SamplingPlan, identities, job_key
+from fluxkit.sampling.plan import Identity, SamplingPlan, identities, job_key
 from fluxkit.sampling.quantizers import quantizer
-from fluxkit.sampling.writer import describe, write_png
+from fluxkit.sampling.work import Engine, Failed, Made, Task, work_of
+from fluxkit.sampling.worker import LocalEngine
+from fluxkit.sampling.writer import describe
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class SampleReport:
         modules: modules that an adapter changed; 0 without an adapter, or when nothing was missing.
         folder: where the images are.
         gallery: the page that shows them.
+        failed: jobs that gave no image, while others did.
+        effects: by adapter name, how far it moves a prediction of the model (relative); only of what was loaded.
     """
 
     made: int
@@ -31,71 +34,92 @@ class SampleReport:
     modules: int
     folder: Path
     gallery: Path
+    failed: tuple[Failed, ...] = ()
+    effects: Mapping[str, float] = field(default_factory=dict)
 
 
-def sample(plan: SamplingPlan, *, on_progress: Callable[[int, int], None]) -> SampleReport:
+def sample(
+    plan: SamplingPlan,
+    *,
+    on_progress: Callable[[int, int], None],
+    engine: Engine | None = None,
+    verify: bool = False,
+) -> SampleReport:
     """Make the images of a plan that its folder does not have yet.
 
     Args:
         plan: what to make, and where.
         on_progress: called after each image with the number made and the number to make.
+        engine: who makes them; this process by default.
+        verify: read every image that is there again, instead of trusting its size and time.
 
     Raises:
         UserError: the base model, the adapter or the folder can't be used.
         GpuMemoryError: not even one image at a time fits.
         InterruptedByUser: Ctrl-C; what was made is kept, and the next run goes on from there.
     """
-    place = quantizer(plan.quantize)  # refuses before anything is loaded
+    quantizer(plan.quantize)  # refuses before anything is loaded
     known = identities(plan)
-    with open_ledger(plan.out) as ledger:
+    with open_ledger(plan.out, verify=verify) as ledger:
         wanted = {job_key(job, known[job.adapter]): job for job in plan.jobs}
         missing = {key: job for key, job in wanted.items() if not ledger.has(key)}
-        modules = made = 0
+        tasks = [Task(key, job, ledger.path_for(key, job, plan.image_format)) for key, job in missing.items()]
+        run = _Run(ledger, known, tasks)
         try:
-            if missing:
-                sampler = FluxSampler(plan.base, plan.revision, place, wrapped=plan.wrapped)
-                sampler.encode(job.prompt for job in missing.values())
-                for matched in _make(plan, sampler, ledger, missing, known):
-                    modules, made = max(modules, matched), made + 1
-                    on_progress(made, len(missing))
-        except KeyboardInterrupt as error:
+            if tasks:
+                run.through(engine or LocalEngine(), plan, on_progress)
+        except BaseException as error:
+            with suppress(FluxkitError):  # what went wrong first is what the user should read
+                write_gallery(ledger)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             raise InterruptedByUser(
-                f"Interrupted: {made} of {len(missing)} images are made, in {plan.out}.",
+                f"Interrupted: {run.made} of {len(tasks)} images are made, in {plan.out}.",
                 fix="Run the same command again for the rest.",
             ) from error
-        finally:
-            # Also of what was made before an error or Ctrl-C.
-            gallery = write_gallery(ledger)
-    return SampleReport(made, len(wanted) - len(missing), modules, plan.out, gallery)
+        gallery = plan.out / GALLERY
+        if run.made or not gallery.is_file():
+            write_gallery(ledger)
+    skipped = len(wanted) - len(tasks)
+    return SampleReport(run.made, skipped, run.modules, plan.out, gallery, tuple(run.failed), run.effects)
 
 
-def _make(
-    plan: SamplingPlan,
-    sampler: FluxSampler,
-    ledger: Ledger,
-    missing: dict[str, Job],
-    known: Mapping[str, Identity],
-) -> Iterator[int]:
-    """Make, write and record; yields the number of adapted modules for each image."""
-    keys = {job: key for key, job in missing.items()}
-    # Each adapter at each strength is a model of its own: sorted, so that each is made once.
-    for (adapter, strength), same in groupby(sorted(missing.values(), key=_group), key=_model):
-        modules = sampler.load_transformer(plan.stack(adapter), strength)
-        for _, shape in groupby(same, key=_group):
-            jobs = list(shape)
-            size = sampler.auto_batch_size(jobs[0]) if plan.batch_size == "auto" else plan.batch_size
-            for job, image in sampler.images(jobs, size):
-                path = ledger.path_for(keys[job], job)
-                write_png(path, image, job, known[adapter])
-                ledger.add(keys[job], path, describe(job, known[adapter]))
-                yield modules
+class _Run:
+    """The one who writes the ledger while an engine makes images."""
 
+    def __init__(self, ledger: Ledger, identities: dict[str, Identity], tasks: list[Task]) -> None:
+        self._ledger, self._identities = ledger, identities
+        self._tasks = {task.key: task for task in tasks}
+        self.made = self.modules = 0
+        self.failed: list[Failed] = []
+        self.effects: dict[str, float] = {}
 
-def _model(job: Job) -> tuple[str, float]:
-    """What must be equal in one state of the transformer."""
-    return (job.adapter, job.strength)
+    def through(self, engine: Engine, plan: SamplingPlan, on_progress: Callable[[int, int], None]) -> None:
+        """Have the tasks made, each recorded as it comes."""
+        tasks = list(self._tasks.values())
+        try:
+            for outcome in engine.make(work_of(plan, self._identities, tasks), tasks):
+                self._record(outcome)
+                if isinstance(outcome, Made):
+                    on_progress(self.made, len(tasks))
+        except BaseException:
+            with suppress(FluxkitError):
+                self._keep(engine)
+            raise
+        self._keep(engine)
 
+    def _keep(self, engine: Engine) -> None:
+        """Record what an engine had finished when it was stopped."""
+        for outcome in engine.stop():
+            self._record(outcome)
 
-def _group(job: Job) -> tuple[str, float, int, int, int, float]:
-    """What must be equal in a batch; the transformer's state first."""
-    return (*_model(job), job.width, job.height, job.num_inference_steps, job.guidance_scale)
+    def _record(self, outcome: Made | Failed) -> None:
+        if isinstance(outcome, Failed):
+            self.failed.append(outcome)
+            return
+        task = self._tasks[outcome.key]
+        self._ledger.add(task.key, task.path, describe(task.job, self._identities[task.job.adapter]))
+        self.made += 1
+        self.modules = max(self.modules, outcome.modules)
+        if outcome.effect is not None:
+            self.effects[task.job.adapter] = outcome.effect

@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
-from fluxkit.sampling.adapters import merge_adapter
-from fluxkit.sampling.plan import AdapterWeight, Job
+from fluxkit.sampling.adapters import merge_adapters
+from fluxkit.sampling.bases import base_model
+from fluxkit.sampling.plan import AdapterWeight, Identity, Job
+from fluxkit.sampling.proof import prove
 from fluxkit.sampling.quantizers import Quantizer
 from fluxkit.sampling.quiet import quiet_libraries
+from fluxkit.sampling.swap import AdapterSwap
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-MAX_SEQUENCE_LENGTH = 512
 # Measured on an H200 with int8 at 1024×1024: 13.7 GiB for one image, about 1.9 GiB for each further one; beyond four
 # a batch gains nothing more.
 _GIB_PER_IMAGE = 2.2
@@ -31,7 +33,7 @@ _LARGEST_AUTO_BATCH = 4
 
 @dataclass(frozen=True)
 class Embedding:
-    """An encoded prompt, on the CPU: T5's (1, 512, width) and CLIP's pooled (1, width), in bfloat16."""
+    """An encoded prompt, on the CPU: T5's (1, tokens, width) and CLIP's pooled (1, width), in bfloat16."""
 
     prompt: "torch.Tensor"
     pooled: "torch.Tensor"
@@ -57,6 +59,8 @@ class FluxSampler:
         quiet_libraries()
         self._base, self._revision, self._quantizer = str(base), revision, quantizer
         self._wrapped = wrapped
+        self._swap: AdapterSwap | None = None
+        self._model = base_model(base, revision)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._embeddings: dict[str, Embedding] = {}
         with self._loading():
@@ -88,7 +92,10 @@ class FluxSampler:
             with torch.no_grad():
                 for prompt in prompts:
                     embeds, pooled, _ = self._pipe.encode_prompt(
-                        prompt=prompt, prompt_2=prompt, device=device, max_sequence_length=MAX_SEQUENCE_LENGTH
+                        prompt=prompt,
+                        prompt_2=prompt,
+                        device=device,
+                        max_sequence_length=self._model.max_sequence_length,
                     )
                     self._embeddings[prompt] = Embedding(embeds.cpu(), pooled.cpu())
         except torch.OutOfMemoryError:
@@ -100,12 +107,14 @@ class FluxSampler:
     def load_transformer(self, adapters: Sequence[AdapterWeight], strength: float) -> int:
         """Load the transformer afresh, merge the adapters in bfloat16, quantize, and place it on the device.
 
+        A wrapped sampler does it once, without adapters, and then only swaps them.
+
         Args:
             adapters: a stack, each with its share.
             strength: multiplies every share.
 
         Returns:
-            The number of modules merged, over all adapters; 0 without an adapter.
+            The number of layers adapted, over all adapters; 0 without an adapter.
 
         Raises:
             UserError: the adapter is damaged or of another model.
@@ -113,6 +122,8 @@ class FluxSampler:
         """
         import torch
 
+        if self._swap is not None:
+            return self._swap.apply(adapters, strength)
         self._pipe.transformer = None
         free_memory()
         with self._loading():
@@ -121,7 +132,7 @@ class FluxSampler:
             transformer = FluxTransformer2DModel.from_pretrained(
                 self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
             )
-        modules = sum(merge_adapter(transformer, one.path, one.weight * strength) for one in adapters)
+        modules = 0 if self._wrapped else merge_adapters(transformer, adapters, strength)
         transformer.requires_grad_(False).eval()
         try:
             self._quantizer.place(transformer, self.device)
@@ -132,7 +143,18 @@ class FluxSampler:
                 fix="Close other programs that use the GPU, or use --quantize int8.",
             ) from error
         self._pipe.transformer = transformer
+        if self._wrapped:
+            self._swap = AdapterSwap(transformer)
+            modules = self._swap.apply(adapters, strength)
         return modules
+
+    def prove(self, identity: Identity, adapters: Sequence[AdapterWeight], strength: float) -> float | None:
+        """How far the adapters that are loaded move a prediction (see `proof.prove`).
+
+        Raises:
+            UserError: they change nothing.
+        """
+        return prove(self._pipe.transformer, self._swap, identity, adapters, strength)
 
     def auto_batch_size(self, job: Job) -> int:
         """How many images of this job's size go through at once, by the memory that is free now."""

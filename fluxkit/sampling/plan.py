@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,7 @@ from fluxkit.errors import UserError
 from fluxkit.files import sha256_file
 
 Quantization = Literal["int8", "fp8", "nf4", "none"]
+ImageFormat = Literal["png", "webp", "jpeg"]
 
 # torch.Generator.manual_seed takes 64 bits.
 _MAX_SEED = 2**63 - 1
@@ -83,6 +84,7 @@ class Identity:
         adapters: what is added to it, in order; empty for the base model alone.
         quantization: of the transformer's weights.
         wrapped: adapters beside quantized weights instead of merged into them, which rounds differently.
+        image_format: of the files.
     """
 
     base: str
@@ -90,6 +92,7 @@ class Identity:
     adapters: tuple[AdapterContent, ...]
     quantization: str
     wrapped: bool = False
+    image_format: ImageFormat = "png"
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class SamplingPlan:
         jobs: the images.
         batch_size: images denoised at once; `auto` fits it to the GPU.
         out: folder for images, manifest and gallery.
+        image_format: of the files; WebP and JPEG are smaller and not exact.
+        metadata: whether the files say how they were made; the manifest does in any case.
     """
 
     base: str | Path
@@ -114,6 +119,8 @@ class SamplingPlan:
     jobs: tuple[Job, ...]
     batch_size: int | Literal["auto"]
     out: Path
+    image_format: ImageFormat = "png"
+    metadata: bool = True
 
     @property
     def wrapped(self) -> bool:
@@ -142,7 +149,7 @@ def identities(plan: SamplingPlan) -> dict[str, Identity]:
     found = {}
     for name in dict.fromkeys(job.adapter for job in plan.jobs):
         contents = tuple(AdapterContent(digest(one.path), one.weight) for one in plan.stack(name))
-        found[name] = Identity(base, plan.revision, contents, plan.quantize, wrapped)
+        found[name] = Identity(base, plan.revision, contents, plan.quantize, wrapped, plan.image_format)
     return found
 
 
@@ -155,8 +162,10 @@ def _adapter_sha256(path: Path) -> str:
 
 def job_key(job: Job, identity: Identity) -> str:
     """Hexadecimal hash of all that decides how an image looks; stable across runs and machines."""
-    facts: dict[str, Any] = {**asdict(job), **asdict(identity), "format": 1}
-    del facts["prompt_name"], facts["adapter"], facts["adapters"], facts["wrapped"]
+    # Not `asdict`, which copies deeply: most of the time that ten thousand keys took.
+    facts: dict[str, Any] = {**vars(job), **vars(identity), "format": 1}
+    for name in ("prompt_name", "adapter", "adapters", "wrapped", "image_format"):
+        del facts[name]
     for name in ("guidance_scale", "strength"):
         facts[name] = float(facts[name])  # 3 and 3.0 are the same image
     # One whole adapter, merged, hashes as it did before there were stacks: older folders stay valid.
@@ -166,6 +175,8 @@ def job_key(job: Job, identity: Identity) -> str:
         facts["adapters"] = stack
     if identity.wrapped:
         facts["wrapped"] = True
+    if identity.image_format != "png":
+        facts["image_format"] = identity.image_format
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

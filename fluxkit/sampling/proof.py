@@ -1,0 +1,119 @@
+"""Proof that an adapter does something: one prediction with it and one without, on the model that makes the pictures.
+
+Without it, 300 pictures of a stranger would be the first to tell. It costs two forward passes of 64×64 pixels, once for
+each adapter and base, and is remembered in the user's cache folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fluxkit.errors import UserError
+from fluxkit.files import cache_dir, read_json, write_json
+from fluxkit.sampling.plan import AdapterWeight, Identity
+from fluxkit.sampling.swap import AdapterSwap
+
+if TYPE_CHECKING:
+    import torch
+
+_TEXT_TOKENS = 16
+_IMAGE_TOKENS = 16  # 64×64 pixels
+
+
+def prove(
+    transformer: "torch.nn.Module",
+    swap: AdapterSwap | None,
+    identity: Identity,
+    adapters: Sequence[AdapterWeight],
+    strength: float,
+) -> float | None:
+    """Show that a stack of adapters changes what the model predicts.
+
+    Args:
+        transformer: in its place, with the stack merged or put on.
+        swap: what put the stack on; None where it is merged.
+        identity: of the base and the stack, by which the proof is remembered.
+        adapters: the stack.
+        strength: at which it is merged or on; it is the same afterwards.
+
+    Returns:
+        How far the prediction moves at this strength (merged) or at strength 1: the relative Euclidean distance.
+        None where there is nothing to prove: no adapter, or strength 0.
+
+    Raises:
+        UserError: the prediction with the stack is the one without, to the bit, or is not finite.
+    """
+    if not adapters or not strength:
+        return None
+    facts = {**asdict(identity), "strength": None if identity.wrapped else strength, "format": 1}
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    record = cache_dir() / "proofs" / f"{name}.json"
+    with suppress(UserError, KeyError, TypeError, ValueError):
+        return float(read_json(record)["effect"])
+    effect = _wrapped_effect(transformer, swap, strength) if swap else _merged_effect(transformer, adapters, strength)
+    files = ", ".join(str(one.path) for one in adapters)
+    if effect != effect or effect == float("inf"):
+        raise UserError(
+            f"With the adapter {files} the model predicts numbers that are not finite.",
+            fix="Use an earlier checkpoint: the training diverged. Or a smaller --strength.",
+        )
+    if effect == 0.0:
+        raise UserError(
+            f"The adapter {files} changes nothing: strength 0 and strength {strength:g} predict the same.",
+            fix="Use a later checkpoint; if all are like this, the training did not train (see `fluxkit runs`).",
+        )
+    write_json(record, {"effect": effect, **facts})
+    return effect
+
+
+def _wrapped_effect(transformer: "torch.nn.Module", swap: AdapterSwap, strength: float) -> float:
+    swap.strengthen(1.0)
+    adapted = _prediction(transformer)
+    swap.strengthen(0.0)
+    bare = _prediction(transformer)
+    swap.strengthen(strength)
+    return _distance(adapted, bare)
+
+
+def _merged_effect(transformer: "torch.nn.Module", adapters: Sequence[AdapterWeight], strength: float) -> float:
+    """The other way round: what was merged is taken away beside the weights."""
+    adapted = _prediction(transformer)
+    swap = AdapterSwap(transformer)
+    swap.apply(adapters, -strength)
+    bare = _prediction(transformer)
+    swap.restore()
+    return _distance(adapted, bare)
+
+
+def _distance(adapted: "torch.Tensor", bare: "torch.Tensor") -> float:
+    return float((adapted - bare).norm() / bare.norm().clamp_min(1e-12))
+
+
+def _prediction(transformer: Any) -> "torch.Tensor":
+    """What the model predicts for fixed noise and a made-up prompt; never compiled: another shape compiles anew."""
+    import torch
+
+    generator = torch.Generator("cpu").manual_seed(0)
+    config, device = transformer.config, next(transformer.parameters()).device
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(device, torch.bfloat16)
+
+    inputs = {
+        "hidden_states": noise(1, _IMAGE_TOKENS, config.in_channels),
+        "encoder_hidden_states": noise(1, _TEXT_TOKENS, config.joint_attention_dim),
+        "pooled_projections": noise(1, config.pooled_projection_dim),
+        "timestep": torch.tensor([0.5], device=device, dtype=torch.bfloat16),
+        "guidance": torch.tensor([3.5], device=device) if config.guidance_embeds else None,
+        "img_ids": torch.zeros(_IMAGE_TOKENS, 3, device=device, dtype=torch.bfloat16),
+        "txt_ids": torch.zeros(_TEXT_TOKENS, 3, device=device, dtype=torch.bfloat16),
+    }
+    edge = round(_IMAGE_TOKENS**0.5)
+    for token in range(_IMAGE_TOKENS):
+        inputs["img_ids"][token, 1], inputs["img_ids"][token, 2] = divmod(token, edge)
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        result: torch.Tensor = transformer(**inputs, return_dict=False)[0]
+    return result.float().cpu()
