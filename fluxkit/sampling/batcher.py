@@ -69,7 +69,8 @@ def sample(
             if tasks:
                 run.through(engine or LocalEngine(), plan, on_progress)
         except BaseException as error:
-            with suppress(FluxkitError):  # what went wrong first is what the user should read
+            with suppress(FluxkitError, OSError):  # what went wrong first is what the user should read
+                ledger.check_folder()
                 write_gallery(ledger)
             if not isinstance(error, KeyboardInterrupt):
                 raise

@@ -168,13 +168,16 @@ def open_ledger(folder: Path, *, verify: bool = False) -> Iterator[Ledger]:
             raise
         ledger.close()
     finally:
+        with suppress(OSError):
+            _sweep(folder)  # of workers that died
         lock.release()
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of a run that was killed: the lock says that nobody is writing them."""
-    for path in folder.glob(".*.tmp*"):
-        path.unlink(missing_ok=True)
+    """Remove the temporary files of what was killed: the lock says that nobody is writing them."""
+    for pattern in (".*.tmp*", ".*/.*.tmp*"):  # the gallery's thumbnails are in a hidden folder
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _place(folder: Path) -> tuple[int, int] | None:

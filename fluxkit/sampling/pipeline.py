@@ -166,10 +166,11 @@ class FluxSampler:
         per_image = _GIB_PER_IMAGE * max(job.width * job.height / 1024**2, 0.25)
         return max(1, min(_LARGEST_AUTO_BATCH, int((free / 2**30 - _GIB_RESERVED) / per_image)))
 
-    def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image"]]:
+    def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image | None"]]:
         """Make the pictures of jobs of one size, number of steps and guidance.
 
-        An out-of-memory error halves the batch, for the rest too.
+        An out-of-memory error halves the batch, for the rest too. A picture is None when its latents are not finite:
+        it would be black.
 
         Raises:
             GpuMemoryError: not even one image fits.
@@ -213,8 +214,8 @@ class FluxSampler:
             return None
         return result
 
-    def _decode(self, job: Job, packed: "torch.Tensor") -> "Image":
-        """The picture of one row of latents."""
+    def _decode(self, job: Job, packed: "torch.Tensor") -> "Image | None":
+        """The picture of one row of latents; None for one that holds NaN or infinity."""
         import torch
 
         vae = self._pipe.vae
@@ -232,6 +233,8 @@ class FluxSampler:
         if pixels is None:
             free_memory()
             raise _image_too_large(job)
+        if not torch.isfinite(pixels).all():
+            return None
         image: Image = self._pipe.image_processor.postprocess(pixels, output_type="pil")[0]
         return image
 

@@ -70,6 +70,9 @@ class Worker:
         if size == "auto":
             size = sampler.auto_batch_size(tasks[0].job)
         for job, image in sampler.images([task.job for task in tasks], size):
+            if image is None:
+                yield _black(waiting[job])
+                continue
             yield from self._writer.put(partial(self._write, waiting[job], image, self._modules, self._effect))
 
     def _write(self, task: Task, image: "Image", modules: int, effect: float | None) -> Made:
@@ -109,6 +112,16 @@ class LocalEngine:
     def stop(self) -> list[Made | Failed]:
         """See `Engine`."""
         return self._worker.stop() if self._worker else []
+
+
+def _black(task: Task) -> Failed:
+    job = task.job
+    adapted = f" with {job.adapter} at strength {job.strength:g}" if job.adapter else ""
+    return Failed(
+        task.key,
+        f"The image of {job.prompt_name!a}, seed {job.seed}{adapted} came out black (numbers overflowed).",
+        "Try a lower --strength or an earlier checkpoint: the training may have diverged. Or --quantize none.",
+    )
 
 
 def _batch(task: Task) -> tuple[object, ...]:
