@@ -66,7 +66,7 @@ class BaseWeights:
             for name, deltas in found.items():
                 shares = [(one.weight * strength, delta) for delta in deltas]
                 self._shares.setdefault(f"{name}.weight", []).extend(shares)
-        self._moved = self._whole = 0.0
+        self._changes: dict[str, tuple[float, float]] = {}
 
     def __call__(self, name: str) -> "torch.Tensor":
         """A tensor in bfloat16, merged."""
@@ -80,15 +80,18 @@ class BaseWeights:
             for share, delta in shares:
                 total = total + share * delta.scale * delta.whole()
             merged = total.to(torch.bfloat16)
-            self._moved += float((merged.float() - weight.float()).square().sum())
-            self._whole += float(weight.float().square().sum())
+            moved = float((merged.float() - weight.float()).square().sum())
+            self._changes[name] = (moved, float(weight.float().square().sum()))
             weight = merged
         return weight.to(self._device)
 
     @property
     def effect(self) -> float:
-        """How far the adapters moved the weights read so far that they change: relative Euclidean distance."""
-        return math.sqrt(self._moved / self._whole) if self._whole else 0.0
+        """How far the adapters move the weights that they name: relative Euclidean distance, in bfloat16."""
+        for name in self._shares.keys() - self._changes.keys():
+            self(name)
+        whole = sum(one for _, one in self._changes.values())
+        return math.sqrt(sum(one for one, _ in self._changes.values()) / whole) if whole else 0.0
 
 
 def transformer_folder(base: str, revision: str | None) -> Path:

@@ -7,15 +7,18 @@ With plain operations in bfloat16 the result equals diffusers' (tested).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch  # noqa: TID253 - torch modules; whoever imports this has torch loaded already
 
 from fluxkit.sampling.linears import RowLinear
-from fluxkit.sampling.ops import Kind, PlainOps, Rows
+from fluxkit.sampling.ops import Kind, PlainOps
+from fluxkit.sampling.streaming import BlockStreamer
 
 Source = Callable[[str], torch.Tensor]
+# What belongs to no block.
+FRAME = ("time_text_embed", "context_embedder", "x_embedder", "proj_out")
 
 
 def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -124,9 +127,17 @@ class FastFlux(torch.nn.Module):
         source: a weight by its name in diffusers, in bfloat16, on the device where it is to stay.
         kind: what the blocks' products are made in; the rest, 2% of the weights, stays in bfloat16.
         ops: what lies between the products; of the same kind.
+        home: where each part goes once it is made; None leaves it where the source had its weights.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: Source, kind: Kind, ops: PlainOps) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        source: Source,
+        kind: Kind,
+        ops: PlainOps,
+        home: torch.device | str | None = None,
+    ) -> None:
         super().__init__()
         from diffusers import FluxTransformer2DModel
         from diffusers.configuration_utils import FrozenDict
@@ -137,23 +148,25 @@ class FastFlux(torch.nn.Module):
             # The blocks are made below; diffusers' class brings the embedders, sized by the same config.
             frame = FluxTransformer2DModel.from_config({**config, "num_layers": 0, "num_single_layers": 0})
         self.config = FrozenDict({**frame.config, **{key: config[key] for key in ("num_layers", "num_single_layers")}})
-        for name in ("time_text_embed", "context_embedder", "x_embedder", "proj_out"):
+        for name in FRAME:
             part = getattr(frame, name)
             state = {key: source(f"{name}.{key}") for key in part.state_dict()}
             part.load_state_dict(state, assign=True)
-            setattr(self, name, part)
+            setattr(self, name, part if home is None else part.to(home))
         self.pos_embed, self.norm = frame.pos_embed, frame.norm_out.norm
         doubles, singles = int(config["num_layers"]), int(config["num_single_layers"])
-        self.doubles = torch.nn.ModuleList(
-            [DoubleBlock(source, f"transformer_blocks.{i}.", heads, kind) for i in range(doubles)]
-        )
-        self.singles = torch.nn.ModuleList(
-            [SingleBlock(source, f"single_transformer_blocks.{i}.", heads, kind) for i in range(singles)]
-        )
+        self.doubles, self.singles = torch.nn.ModuleList(), torch.nn.ModuleList()
+        for index in range(doubles):
+            block = DoubleBlock(source, f"transformer_blocks.{index}.", heads, kind)
+            self.doubles.append(block if home is None else block.to(home))
+        for index in range(singles):
+            single = SingleBlock(source, f"single_transformer_blocks.{index}.", heads, kind)
+            self.singles.append(single if home is None else single.to(home))
         self.requires_grad_(False).eval()
         self._rows: list[dict[str, torch.Tensor]] = []
         self._step = 0
-        self._rotary: tuple[tuple[int, int], Any] | None = None
+        self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.streamer: BlockStreamer | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -165,6 +178,35 @@ class FastFlux(torch.nn.Module):
         """Where the latents go."""
         device: torch.device = self.x_embedder.weight.device
         return device
+
+    @property
+    def blocks(self) -> list[torch.nn.Module]:
+        """All blocks in the order in which they work."""
+        return [*self.doubles, *self.singles]
+
+    def settle(self, device: torch.device, streamed: int) -> None:
+        """Put everything on the device but the last `streamed` blocks, which are streamed from the host's memory.
+
+        Raises:
+            torch.OutOfMemoryError: it does not fit.
+        """
+        streamer = BlockStreamer(device) if streamed else None
+        first = len(self.blocks) - streamed
+        for number, block in enumerate(self.blocks):
+            if streamer is not None and number >= first:
+                streamer.take(number, block)
+            else:
+                block.to(device)
+        for name in FRAME:
+            getattr(self, name).to(device)
+        self.streamer = streamer
+
+    def stream_more(self, streamed: int) -> None:
+        """Stream this many blocks instead of fewer."""
+        self.streamer = self.streamer or BlockStreamer(self.device)
+        for number in range(len(self.blocks) - streamed, len(self.blocks)):
+            if number not in self.streamer:
+                self.streamer.take(number, self.blocks[number])
 
     @contextmanager
     def cache_context(self, _name: str) -> Iterator[None]:
@@ -198,21 +240,25 @@ class FastFlux(torch.nn.Module):
         for index, block in enumerate(self.doubles):
             name = f"transformer_blocks.{index}."
             modulation = (rows[f"{name}norm1"], rows[f"{name}norm1_context"])
-            image, text = block(image, text, modulation, rotary, self.ops)
+            with self._lent(index):
+                image, text = block(image, text, modulation, rotary, self.ops)
         joined = torch.cat([text, image], dim=1)
         for index, block in enumerate(self.singles):
-            joined = block(joined, rows[f"single_transformer_blocks.{index}.norm"], rotary, self.ops)
+            with self._lent(len(self.doubles) + index):
+                joined = block(joined, rows[f"single_transformer_blocks.{index}.norm"], rotary, self.ops)
         image = joined[:, text.shape[1] :]
         scale, shift = rows["norm_out"].chunk(2, dim=1)
         return (self.proj_out(self.norm(image) * (1 + scale)[:, None, :] + shift[:, None, :]),)
 
+    def _lent(self, number: int) -> AbstractContextManager[None]:
+        return self.streamer.lend(number) if self.streamer is not None else nullcontext()
+
     def _angles(self, txt_ids: torch.Tensor, img_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rotary embeddings, made once for the batch's size."""
+        """Rotary embeddings, made once a batch."""
         if self._step == 1 or self._rotary is None:
             cos, sin = self.pos_embed(torch.cat((txt_ids, img_ids), dim=0))
-            self._rotary = ((txt_ids.shape[0], img_ids.shape[0]), (cos.contiguous(), sin.contiguous()))
-        angles: tuple[torch.Tensor, torch.Tensor] = self._rotary[1]
-        return angles
+            self._rotary = (cos.contiguous(), sin.contiguous())
+        return self._rotary
 
 
 def adaln_names(config: Mapping[str, Any]) -> list[str]:
@@ -223,5 +269,3 @@ def adaln_names(config: Mapping[str, Any]) -> list[str]:
     names += [f"single_transformer_blocks.{index}.norm" for index in range(int(config["num_single_layers"]))]
     return [*names, "norm_out"]
 
-
-__all__ = ["DoubleBlock", "FastFlux", "Rows", "SingleBlock", "Source", "adaln_names"]
