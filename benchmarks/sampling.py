@@ -123,7 +123,9 @@ class Bench:
             encoder.to(DEVICE)
         began = clock()
         with torch.no_grad():
-            self.embeds, self.pooled, _ = self.pipe.encode_prompt(prompt=PROMPT, prompt_2=PROMPT, max_sequence_length=512)
+            self.embeds, self.pooled, _ = self.pipe.encode_prompt(
+                prompt=PROMPT, prompt_2=PROMPT, max_sequence_length=512
+            )
         self.record("encode", seconds=clock() - began)
 
     def drop_encoders(self) -> None:
@@ -177,7 +179,9 @@ class Bench:
         count = self.flops(batch)
         return count["linear"] / self.rates[kind] + count["attention"] / self.rates["bf16"]
 
-    def timed(self, name: str, kind: str, batch: int, *, begin: Callable[[int, int], None], warm: int = 2, **more: Any) -> None:
+    def timed(
+        self, name: str, kind: str, batch: int, *, begin: Callable[[int, int], None], warm: int = 2, **more: Any
+    ) -> None:
         """Warm up, then one batch of full pictures, decoded and written as fluxkit does: beside the next step."""
         seeds = self.seeds[:1] if batch == 1 else tuple(range(batch))
         peak_reset()
@@ -419,7 +423,10 @@ class Bench:
         facts = {"plain_s": plain, "plain_gib": peak() - before}
         self.pipe.vae.to(memory_format=torch.channels_last)
         peak_reset()
-        facts |= {"channels_last_s": seconds_of(lambda: self.decode(latents), repeat=3), "channels_last_gib": peak() - before}
+        facts |= {
+            "channels_last_s": seconds_of(lambda: self.decode(latents), repeat=3),
+            "channels_last_gib": peak() - before,
+        }
         self.pipe.vae.to(memory_format=torch.contiguous_format)
         began = time.monotonic()
         self.decode(latents).save(self.work / "vae.png")

@@ -65,6 +65,7 @@ class FastLoader:
             UserError: the base or an adapter can't be used.
         """
         from fluxkit.sampling.fastflux import FastFlux
+        from fluxkit.sampling.linears import INT8_TILE, RowLinear
 
         folder = transformer_folder(self._base, self._revision)
         self._weights, self._request = None, (adapters, strength)
@@ -87,6 +88,10 @@ class FastLoader:
             model = FastFlux(weights.config, weights, self._kind, ops, home="cpu")
             modules, effect = weights.modules, weights.effect
             cache.store(facts, model.state_dict(), modules=str(modules), effect=repr(effect))
+        if self.device.type == "cuda" and self._kind == "int8":
+            for layer in model.modules():
+                if isinstance(layer, RowLinear):
+                    layer.tile = INT8_TILE
         return Loaded(model, modules, effect, kept is not None, facts, _sizes(model))
 
     def tables(

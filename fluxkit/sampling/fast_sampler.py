@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError
+from fluxkit.sampling.compiling import Timing, Timings, compile_blocks, wanted
 from fluxkit.sampling.fast_loader import FastLoader
-from fluxkit.sampling.memory import GIB, Placement, lower, place
+from fluxkit.sampling.memory import GIB, LARGEST_BATCH, Placement, lower, place, predicted_bytes
 from fluxkit.sampling.plan import AdapterWeight, Job
+from fluxkit.sampling.tensor_cache import library_versions
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,55 @@ class FastSampler:
         self._free = free_gpu_bytes(loader.device)
         self._placed: Placement | None = None
         self._tables: dict[Condition, dict[str, torch.Tensor]] = {}
+        self._way: str | None = None
+        self._first: dict[tuple[Any, ...], float] = {}
+
+    @property
+    def padded(self) -> bool:
+        """Whether a batch that is not full must be filled up: another size would be compiled anew."""
+        return self._way == "compiled"
+
+    def expect(self, job: Job, batch: int, pictures: int) -> None:
+        """Compile or not, decided once by how many pictures come.
+
+        Args:
+            job: one of them.
+            batch: pictures at once.
+            pictures: how many in all.
+        """
+        if self._way is None:
+            if self._loader.device.type != "cuda" and wanted() != "on":
+                self._way = "eager"
+                return
+            placed = self._place(job, batch)
+            compiled, why = self._timings(job, batch).decide(pictures)
+            if compiled and placed.streamed:
+                compiled, why = False, "blocks are streamed"
+            self._way = "compiled" if compiled else "eager"
+            self._notice(f"{'Compiling' if compiled else 'Not compiling'}: {why}.")
+            if compiled:
+                compile_blocks(self._loaded.model)
+
+    def took(self, batch: Sequence[Job], rows: int, seconds: float) -> None:
+        """Note how long a batch of so many rows took; the first of a kind compiles or builds kernels."""
+        if self._way is None:
+            return
+        key = (rows, batch[0].width, batch[0].height, batch[0].num_inference_steps)
+        if key not in self._first:
+            self._first[key] = seconds
+        else:
+            timing = Timing(seconds / rows, max(self._first[key] - seconds, 0.0))
+            self._timings(batch[0], rows).put(self._way, timing)
+
+    def _timings(self, job: Job, batch: int) -> Timings:
+        return Timings(
+            gpu=gpu_name(self._loader.device),
+            **library_versions("torch"),
+            kind=self._loaded.model.kind,
+            size=f"{job.width}x{job.height}",
+            steps=job.num_inference_steps,
+            batch=batch,
+        )
 
     def batch_size(self, job: Job) -> int:
         """How many pictures of this size go through at once."""
@@ -72,7 +123,7 @@ class FastSampler:
 
     def descend(self) -> bool:
         """Stream more blocks after memory ran out; False at the end of the ladder."""
-        if self._placed is None or self._loader.device.type != "cuda" and self._free is None:
+        if self._placed is None or self._free is None or self.padded:
             return False
         streamed = lower(self._loaded.sizes, self._placed.streamed)
         if streamed is None:
@@ -90,7 +141,7 @@ class FastSampler:
             placed = Placement(0, batch or _CPU_BATCH, 0)
             if free is not None:
                 # A batch that the user asked for is halved when it does not fit; the rung is chosen for one picture.
-                found = place(sizes, free, job.width, job.height) or None
+                found = place(sizes, free, job.width, job.height)
                 if found is None:
                     raise GpuMemoryError(
                         f"The GPU has {free / GIB:.1f} GiB free, which is too little even with the model in RAM.",
@@ -116,6 +167,13 @@ def free_gpu_bytes(device: "torch.device") -> int | None:
     return int(free)
 
 
+def gpu_name(device: "torch.device") -> str:
+    """The GPU's name; `cpu` without one."""
+    import torch
+
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
+
+
 def free_memory() -> None:
     """Give back what nothing refers to any more."""
     import torch
@@ -127,8 +185,6 @@ def free_memory() -> None:
 
 def _for_size(placed: Placement, sizes: Any, free: int, job: Job) -> Placement:
     """The largest batch of this size with the blocks where they are."""
-    from fluxkit.sampling.memory import LARGEST_BATCH, predicted_bytes
-
     for batch in range(LARGEST_BATCH, 0, -1):
         peak = predicted_bytes(sizes, placed.streamed, batch, job.width, job.height)
         if peak <= free:

@@ -268,4 +268,3 @@ def adaln_names(config: Mapping[str, Any]) -> list[str]:
         names += [f"transformer_blocks.{index}.norm1", f"transformer_blocks.{index}.norm1_context"]
     names += [f"single_transformer_blocks.{index}.norm" for index in range(int(config["num_single_layers"]))]
     return [*names, "norm_out"]
-

@@ -81,33 +81,31 @@ def rotate_kernel(
     """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
+    width: tl.constexpr = 2 * HALF
     position = row % length + offset
-    x_row = x_ptr + row * x_stride + part * HEADS * HALF * 2
-    out_row = out_ptr + ((row // length) * out_length + position) * out_stride + part * HEADS * HALF * 2
+    x_row = x_ptr + row * x_stride + part * HEADS * width
+    out_row = out_ptr + ((row // length) * out_length + position) * out_stride + part * HEADS * width
+    # Whole heads in the order in which they lie: loads of every other number took nine times as long (36 of 117 ms a
+    # step on an H100).
     heads = tl.arange(0, BLOCK)[:, None]
-    pairs = tl.arange(0, HALF)[None, :]
-    mask = (heads < HEADS) & (pairs < HALF)
-    even = heads * (2 * HALF) + 2 * pairs
-    first = tl.load(x_row + even, mask=mask, other=0.0)
-    second = tl.load(x_row + even + 1, mask=mask, other=0.0)
+    columns = tl.arange(0, width)[None, :]
+    mask = (heads < HEADS) & (columns < width)
+    x = tl.load(x_row + heads * width + columns, mask=mask, other=0.0)
     if part == 2:
         if COPY_V:
-            tl.store(out_row + even, first, mask=mask)
-            tl.store(out_row + even + 1, second, mask=mask)
+            tl.store(out_row + heads * width + columns, x, mask=mask)
     else:
         weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
-        real = first.to(tl.float32)
-        imaginary = second.to(tl.float32)
-        square = tl.sum(real * real + imaginary * imaginary, axis=1) / (2 * HALF)
-        factor = (1.0 / tl.sqrt(square + eps))[:, None]
-        real = real * factor * tl.load(weight_ptr + 2 * pairs).to(tl.float32)
-        imaginary = imaginary * factor * tl.load(weight_ptr + 2 * pairs + 1).to(tl.float32)
+        wide = x.to(tl.float32)
+        factor = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=1) / width + eps)
+        wide = wide * factor[:, None] * tl.load(weight_ptr + columns).to(tl.float32)
+        real, imaginary = tl.split(tl.reshape(wide, (BLOCK, HALF, 2)))
+        turned = tl.reshape(tl.join(-imaginary, real), (BLOCK, width))
         # cos and sin come with each value twice, as diffusers keeps them.
-        cos = tl.load(cos_ptr + position * (2 * HALF) + 2 * pairs)
-        sin = tl.load(sin_ptr + position * (2 * HALF) + 2 * pairs)
-        kind = out_ptr.dtype.element_ty
-        tl.store(out_row + even, (real * cos - imaginary * sin).to(kind), mask=mask)
-        tl.store(out_row + even + 1, (imaginary * cos + real * sin).to(kind), mask=mask)
+        cos = tl.load(cos_ptr + position * width + columns)
+        sin = tl.load(sin_ptr + position * width + columns)
+        result = wide * cos + turned * sin
+        tl.store(out_row + heads * width + columns, result.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

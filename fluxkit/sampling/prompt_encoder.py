@@ -95,9 +95,7 @@ class PromptEncoder:
         return found
 
 
-def _encode_on(
-    device: "torch.device", pipe: Any, prompts: Sequence[str], length: int
-) -> "dict[str, Embedding] | None":
+def _encode_on(device: "torch.device", pipe: Any, prompts: Sequence[str], length: int) -> "dict[str, Embedding] | None":
     """None when it didn't fit."""
     import torch
 

@@ -11,6 +11,7 @@ from fluxkit.errors import UserError
 from fluxkit.files import sha256_file
 from fluxkit.sampling import fast_loader, pipeline
 from fluxkit.sampling.batcher import sample
+from fluxkit.sampling.memory import predicted_bytes
 from fluxkit.sampling.pipeline import FluxSampler
 from fluxkit.sampling.plan import AdapterWeight, Job, SamplingPlan, plan_jobs
 from fluxkit.sampling.quantizers import Plain, RowQuantizer
@@ -89,7 +90,9 @@ def test_a_damaged_entry_is_made_again(tiny_flux: Path, cache: Path, damage: str
         for path in entries:
             whole = path.read_bytes()
             other = entries[0].read_bytes() if path != entries[0] else b""
-            path.write_bytes({"truncated": whole[: len(whole) // 2], "overwritten": b"x" * len(whole), "another": other}[damage])
+            path.write_bytes(
+                {"truncated": whole[: len(whole) // 2], "overwritten": b"x" * len(whole), "another": other}[damage]
+            )
     assert pictures(sampler_of(tiny_flux, "int8")) == first
     assert pictures(sampler_of(tiny_flux, "int8")) == first
 
@@ -108,9 +111,9 @@ def test_streamed_blocks_make_the_same_pictures(tiny_flux: Path, monkeypatch: py
 
     resident = pictures(sampler_of(tiny_flux, "fp8"))
     notices: list[str] = []
-    monkeypatch.setattr(fast_sampler, "free_gpu_bytes", lambda _device: 2**33)
-    monkeypatch.setattr("fluxkit.sampling.memory.GIB_DECODE", 0.0)
-    for free, streamed in ((0.9 * 2**30 + 2.2 * 2**30 * 0.25 + 110_000, True), (2**33, False)):
+    sizes = sampler_of(tiny_flux, "fp8")._fast._loaded.sizes  # type: ignore[union-attr]
+    needed = predicted_bytes(sizes, 0, 1, 64, 48)
+    for free, streamed in ((needed - 1, True), (2**33, False)):
         monkeypatch.setattr(fast_sampler, "free_gpu_bytes", lambda _device, free=free: int(free))
         sampler = FluxSampler(tiny_flux, None, RowQuantizer("fp8"), on_notice=notices.append)
         sampler.encode(job.prompt for job in JOBS)
