@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxkit.commands.assemble import open_project
 from fluxkit.commands.chosen import choose
@@ -20,6 +20,9 @@ from fluxkit.hub import check_base
 from fluxkit.project.config import SampleSection
 from fluxkit.sampling.bases import DEV, BaseModel, base_model
 from fluxkit.sampling.grids import parse_axes, write_grids
+
+if TYPE_CHECKING:
+    from fluxkit.sampling.plan import Job, Quantization
 
 
 def sample(

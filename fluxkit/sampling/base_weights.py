@@ -51,7 +51,7 @@ class BaseWeights:
         files = [_SINGLE]
         if (folder / _INDEX).is_file():
             files = sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
-        handles = [safe_open(folder / name, framework="pt", device="cpu") for name in files]
+        handles: list[Any] = [safe_open(folder / name, framework="pt", device="cpu") for name in files]
         self._where = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118 - no mapping
         shapes = {key: tuple(handle.get_slice(key).get_shape()) for key, handle in self._where.items()}
         layers = {

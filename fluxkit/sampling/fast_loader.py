@@ -142,7 +142,8 @@ def _restore(folder: Any, state: "dict[str, torch.Tensor]", kind: Kind, ops: Pla
         model.load_state_dict(state, assign=True)
     except RuntimeError:
         return None
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return model
 
 
 def _sizes(model: "FastFlux") -> Weights:

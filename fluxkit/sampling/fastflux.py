@@ -47,7 +47,7 @@ class _Parts:
         return norm
 
 
-class DoubleBlock(torch.nn.Module):
+class DoubleBlock(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """Text and image with weights of their own, joined in attention."""
 
     def __init__(self, source: Source, prefix: str, heads: int, kind: Kind) -> None:
@@ -93,7 +93,7 @@ class DoubleBlock(torch.nn.Module):
         return image, text
 
 
-class SingleBlock(torch.nn.Module):
+class SingleBlock(torch.nn.Module):  # type: ignore[misc]
     """Text and image joined; attention and feed-forward side by side."""
 
     def __init__(self, source: Source, prefix: str, heads: int, kind: Kind) -> None:
@@ -119,7 +119,7 @@ class SingleBlock(torch.nn.Module):
         return ops.add_gated(joined, gate, self.out(ops.activate(up, attended)))
 
 
-class FastFlux(torch.nn.Module):
+class FastFlux(torch.nn.Module):  # type: ignore[misc]
     """The transformer, in the place of diffusers' in its pipeline.
 
     Args:

@@ -5,7 +5,6 @@ memory four to eight times; `torch.compile` fuses them too, but needs minutes fo
 Import this only on a GPU (or with TRITON_INTERPRET=1); `ops.py` has the same functions in plain torch.
 """
 
-# ruff: noqa: N803, D103 - Triton's constants are written in capitals; the launchers in ops.py carry the documentation
 # mypy: ignore-errors
 import triton
 import triton.language as tl
@@ -33,7 +32,8 @@ def _store_row(values, mask, offsets, out_ptr, scale_ptr, row, KIND: tl.constexp
 
 @triton.jit
 def norm_modulate_kernel(
-    x_ptr, scale_ptr, shift_ptr, out_ptr, out_scale_ptr, length, mod_stride, D: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr
+    x_ptr, scale_ptr, shift_ptr, out_ptr, out_scale_ptr, length, mod_stride,
+    D: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr
 ):  # fmt: skip
     """LayerNorm (no weights, eps 1e-6), then x · (1 + scale) + shift with the picture's own scale and shift."""
     row = tl.program_id(0).to(tl.int64)

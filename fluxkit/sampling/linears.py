@@ -9,12 +9,11 @@ import torch  # noqa: TID253 - a torch module's class; whoever imports this has 
 
 from fluxkit.sampling.ops import Kind, Rows, quantize_rows
 
-
 # Block M, N, K, warps and stages: 956 TFLOP/s on an H100 at FLUX's shapes, the best of five; cuBLAS reached 752.
 INT8_TILE = (128, 128, 64, 4, 4)
 
 
-class RowLinear(torch.nn.Module):
+class RowLinear(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """A linear layer that takes `Rows` of its kind and returns (batch, tokens, out) in bfloat16."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kind: Kind) -> None:

@@ -66,7 +66,7 @@ class PlainOps:
         return quantize_rows(activated if left is None else torch.cat([left, activated], dim=2), self.kind)
 
     def rows(self, x: "torch.Tensor") -> Rows:
-        """x as it is."""
+        """X as it is."""
         # A product over rows that lie apart is made picture by picture, with other roundings.
         return quantize_rows(x.contiguous(), self.kind)
 
@@ -93,7 +93,7 @@ class PlainOps:
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
     def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: "torch.Tensor") -> "torch.Tensor":
-        """x + gate · change, with the picture's gate (batch, width)."""
+        """X + gate · change, with the picture's gate (batch, width)."""
         return x + gate[:, None] * change
 
 
@@ -176,7 +176,7 @@ class FusedOps(PlainOps):
 
 
 def _evenly(x: "torch.Tensor") -> bool:
-    return x.stride(2) == 1 and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1))
+    return bool(x.stride(2) == 1 and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)))
 
 
 def _power(width: int) -> int:

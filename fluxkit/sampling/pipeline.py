@@ -18,8 +18,8 @@ from fluxkit.sampling.bases import base_model
 from fluxkit.sampling.fast_loader import FastLoader
 from fluxkit.sampling.fast_sampler import FastSampler, free_memory
 from fluxkit.sampling.plan import AdapterWeight, Identity, Job
-from fluxkit.sampling.proof import check_effect, prove
 from fluxkit.sampling.prompt_encoder import ENCODER_PARTS, Embedding, PromptEncoder
+from fluxkit.sampling.proof import check_effect, prove
 from fluxkit.sampling.quantizers import Plain, Quantizer, RowQuantizer, quantizer
 from fluxkit.sampling.quiet import quiet_libraries
 from fluxkit.sampling.swap import AdapterSwap

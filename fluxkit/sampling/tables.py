@@ -88,9 +88,9 @@ def _embed(model: FastFlux, step: torch.Tensor, condition: Condition, pooled: to
     """(1, width), with diffusers' roundings: the step goes through bfloat16, divided and multiplied by 1,000."""
     timestep = (step.expand(1).to(torch.bfloat16) / 1000).to(torch.bfloat16) * 1000
     if not model.config.guidance_embeds:
-        return model.time_text_embed(timestep, pooled)  # type: ignore[no-any-return]
+        return model.time_text_embed(timestep, pooled)
     guidance = torch.full([1], condition.guidance_scale, device=pooled.device, dtype=torch.float32)
-    return model.time_text_embed(timestep, guidance.to(torch.bfloat16) * 1000, pooled)  # type: ignore[no-any-return]
+    return model.time_text_embed(timestep, guidance.to(torch.bfloat16) * 1000, pooled)
 
 
 def batch_rows(

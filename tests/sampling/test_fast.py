@@ -55,7 +55,10 @@ def test_rows_of_eight_bits_stay_near_and_don_t_depend_on_the_batch(tiny_flux: P
     plain = pictures(sampler_of(tiny_flux, None))
     quantized = pictures(sampler_of(tiny_flux, kind))
     assert quantized != plain
-    difference = [np.frombuffer(a, np.uint8).astype(int) - np.frombuffer(b, np.uint8) for a, b in zip(plain, quantized)]
+    difference = [
+        np.frombuffer(a, np.uint8).astype(int) - np.frombuffer(b, np.uint8)
+        for a, b in zip(plain, quantized, strict=True)
+    ]
     assert np.abs(difference).mean() < 3  # of 255
     assert pictures(sampler_of(tiny_flux, kind), batch=1) == quantized
 

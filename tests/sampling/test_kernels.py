@@ -1,4 +1,4 @@
-"""The fused kernels against plain torch, in Triton's interpreter; skipped where there is no Triton (CPU builds of torch).
+"""The fused kernels against plain torch, in Triton's interpreter; skipped without one (CPU builds of torch).
 
 Run with TRITON_INTERPRET=1, or on a GPU.
 """
