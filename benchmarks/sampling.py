@@ -329,7 +329,7 @@ class Bench:
         self.record("guide", batch=1, s_image=self.guide_seconds, each=times, peak_gib=peak(), quantize_s=quantized)
 
     def load_diffusers(self) -> Any:
-        """diffusers' transformer in bf16, in the pipeline."""
+        """Diffusers' transformer in bf16, in the pipeline."""
         with torch.device("meta"):
             model = self.diffusers_model()
         model.load_state_dict({name: self.source(name) for name in self.shapes}, assign=True)

@@ -109,6 +109,20 @@ def rotate_kernel(
 
 
 @triton.jit
+def add_gated_kernel(
+    x_ptr, gate_ptr, change_ptr, length, gate_stride, D: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """X += gate · change, row by row, with the picture's own gate."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < D
+    x = tl.load(x_ptr + row * D + columns, mask=mask).to(tl.float32)
+    gate = tl.load(gate_ptr + (row // length) * gate_stride + columns, mask=mask).to(tl.float32)
+    change = tl.load(change_ptr + row * D + columns, mask=mask).to(tl.float32)
+    tl.store(x_ptr + row * D + columns, (x + gate * change).to(x_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def int8_matmul_kernel(
     a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, out_ptr, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, BIAS: tl.constexpr,

@@ -166,7 +166,15 @@ class FusedOps(PlainOps):
 
     def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: "torch.Tensor") -> "torch.Tensor":
         """As `PlainOps.add_gated`, in place."""
-        return x.addcmul_(gate[:, None], change)
+        from fluxkit.sampling.kernels import add_gated_kernel
+
+        batch, tokens, width = x.shape
+        if not (x.is_contiguous() and change.is_contiguous()):
+            return x.addcmul_(gate[:, None], change)
+        add_gated_kernel[(batch * tokens,)](
+            x, gate, change, tokens, gate.stride(0), D=width, BLOCK=_power(width), num_warps=_warps(width)
+        )
+        return x
 
     def _out(self, shape: tuple[int, int, int], like: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         import torch

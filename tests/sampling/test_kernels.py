@@ -76,3 +76,15 @@ def test_the_int8_product() -> None:
     layer.tile = (16, 32, 32, 4, 2)
     near(layer(rows), plain, 0.005)
     near(plain, torch.nn.functional.linear(x, weight, bias), 0.03)
+
+
+def test_a_gated_change_is_added_in_place() -> None:
+    import torch
+
+    from fluxkit.sampling.ops import FusedOps, PlainOps
+
+    x, change = torch.randn(2, 5, 96).bfloat16(), torch.randn(2, 5, 96).bfloat16()
+    gate = torch.randn(2, 3 * 96).bfloat16().chunk(3, dim=1)[1]
+    expected = PlainOps("bf16").add_gated(x, gate, change)
+    assert FusedOps("bf16").add_gated(x, gate, change) is x
+    near(x, expected, 0.01)
