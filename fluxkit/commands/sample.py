@@ -91,7 +91,7 @@ def sample(
         base=chosen.base,
         revision=chosen.revision,
         adapters=chosen.adapters,
-        quantize=quantize or settings.quantize,  # type: ignore[arg-type]
+        quantize=_quantization(quantize or settings.quantize, jobs),
         jobs=jobs,
         batch_size=chosen_batch,
         out=target,
@@ -131,6 +131,13 @@ def sample(
         out.result(str(path))
     check_failed(report.failed)
     return [report.gallery]
+
+
+def _quantization(name: str, jobs: "Sequence[Job]") -> "Quantization":
+    from fluxkit.sampling.plan import compares
+    from fluxkit.sampling.quantizers import fastest
+
+    return fastest(compared=compares(jobs)) if name == "auto" else name  # type: ignore[return-value]
 
 
 def _steps_and_guidance(

@@ -4,9 +4,13 @@ quanto is in maintenance mode, so nothing else may depend on it. A quantizer run
 merging into quantized weights changes nothing and raises nothing.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fluxkit.errors import UserError
+from fluxkit.hardware import gpus
+from fluxkit.sampling.ops import Kind
+from fluxkit.sampling.plan import Quantization
 
 if TYPE_CHECKING:
     import torch
@@ -50,14 +54,58 @@ class QuantoInt8:
         model.to(device)
 
 
-def quantizer(name: str) -> Quantizer:
+@dataclass(frozen=True)
+class RowQuantizer:
+    """Weights and inputs quantized row by row in `FastFlux`, which takes the place of diffusers' transformer.
+
+    Args:
+        kind: of the blocks' products; `bf16` quantizes nothing.
+    """
+
+    kind: Kind
+
+
+def quantizer(name: str) -> Quantizer | RowQuantizer:
     """The quantizer of that name.
 
     Raises:
-        UserError: there is none in this version.
+        UserError: there is none in this version, or the GPU can't do it.
     """
     if name == "int8":
         return QuantoInt8()
     if name == "none":
         return Plain()
-    raise UserError(f"Quantization {name} is not in this version of fluxkit.", fix="Use int8 (the default) or none.")
+    if name == "int8-dynamic":
+        return RowQuantizer("int8")
+    if name == "fp8":
+        found = gpus(details=True)
+        if found and found[0].capability < _FP8_CAPABILITY:
+            raise UserError(
+                f"The GPU ({found[0].name}) can't multiply in fp8; that came with NVIDIA's Ada and Hopper.",
+                fix="Use --quantize auto, or int8 (the default).",
+            )
+        return RowQuantizer("fp8")
+    raise UserError(
+        f"Quantization {name} is not in this version of fluxkit.",
+        fix="Use auto, int8 (the default), int8-dynamic, fp8 or none.",
+    )
+
+
+def fastest(*, compared: bool) -> Quantization:
+    """What `auto` means on this machine: the fastest whose pictures stay within the stated bound.
+
+    Args:
+        compared: adapters or strengths are compared, so they stay beside int8 weights.
+    """
+    found = gpus(details=True)
+    if compared or not found:
+        return "int8"
+    return _by_capability(found[0].capability)
+
+
+def _by_capability(capability: tuple[int, int]) -> Quantization:
+    return "fp8" if capability >= _FP8_CAPABILITY else "int8"
+
+
+# torch._scaled_mm's row-wise scales.
+_FP8_CAPABILITY = (8, 9)
