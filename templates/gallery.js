@@ -33,11 +33,11 @@ function element(name, properties, ...children) {
   return made;
 }
 
-function caption(image) {
+function caption(image, brief = false) {
   const parts = [image.checkpoint];
-  if (image.strength !== null) parts.push("strength " + image.strength);
-  parts.push(image.steps + " steps");
-  if (image.guidance) parts.push("guidance " + image.guidance);
+  if (image.strength !== null && (!brief || data.axes.includes("strength"))) parts.push("strength " + image.strength);
+  if (!brief || data.axes.includes("steps")) parts.push(image.steps + " steps");
+  if (image.guidance && (!brief || data.axes.includes("guidance"))) parts.push("guidance " + image.guidance);
   return parts.join(" · ");
 }
 
@@ -60,7 +60,7 @@ const lazy = new IntersectionObserver(
 function card(image, index) {
   const picture = element("img", { alt: "", width: image.width, height: image.height, decoding: "async" });
   picture.dataset.index = index;
-  const text = element("span", { className: "words" }, element("b", { textContent: "seed " + image.seed }), " " + caption(image));
+  const text = element("span", { className: "words" }, element("b", { textContent: "seed " + image.seed }), " " + caption(image, true));
   const made = element("button", { className: "card", type: "button", tabIndex: -1 }, picture, text);
   made.dataset.index = index;
   image.card = made;
@@ -178,6 +178,7 @@ function full(image) {
 function show(image) {
   if (!image) return;
   select(image, false);
+  view.last = image;
   view.querySelector(".stage").replaceChildren(full(image));
   if (!view.open) view.showModal();
 }
@@ -215,6 +216,7 @@ function choose(image) {
   tally();
   if (pair[0] === pair[1]) return;
   compare.pair = pair;
+  compare.last = image;
   compare.querySelector(".stage").replaceChildren(...pair.map(full));
   compare.showModal();
 }
@@ -228,6 +230,10 @@ function act(what) {
     pick(right, "reject");
     compare.querySelector(".stage").replaceChildren(...compare.pair.map(full));
     return;
+  }
+  if (what === "compare") {
+    view.close();
+    return choose(current);
   }
   pick(current, what === "clear" ? null : what);
   if (view.open) show(current);
@@ -246,7 +252,8 @@ for (const dialog of [view, compare]) {
     const what = event.target.dataset?.do;
     if (what) act(what);
   });
-  dialog.addEventListener("close", () => current && select(current));
+  // The browser gives the focus back to the image that it was opened from; the arrows may have gone on since.
+  dialog.addEventListener("close", () => select(dialog.last));
 }
 document.getElementById("help").addEventListener("click", () => document.getElementById("keys").showModal());
 document.getElementById("download").addEventListener("click", () => {
@@ -268,7 +275,8 @@ document.addEventListener("keydown", (event) => {
     if (current) step(key === "arrowright" ? 1 : -1);
   } else if ((key === "arrowdown" || key === "arrowup") && current && !view.open) {
     row(key === "arrowdown" ? 1 : -1);
-  } else if (key === "c" && current && !view.open) {
+  } else if (key === "c" && current) {
+    if (view.open) view.close();
     choose(current);
   } else {
     return;

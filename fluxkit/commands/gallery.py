@@ -87,7 +87,9 @@ def grid(project: Path | None, *, folder: Path | None, x: str, y: str, out: Outp
     across, down = check_axis(x), check_axis(y)
     if across == down:
         raise UserError(f"--x and --y are both {across}.", fix="For example: --x checkpoint --y seed")
-    paths = write_grids(images_folder(project, folder), across, down)
+    chosen = images_folder(project, folder)
+    paths = write_grids(chosen, across, down)
+    refresh_gallery(chosen)  # it links them
     out.emit({"grids": [str(path) for path in paths]})
     for path in paths:
         out.result(str(path))

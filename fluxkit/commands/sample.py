@@ -19,6 +19,7 @@ from fluxkit.extras import require
 from fluxkit.hub import check_base
 from fluxkit.project.config import SampleSection
 from fluxkit.sampling.bases import DEV, BaseModel, base_model
+from fluxkit.sampling.gallery import refresh_gallery
 from fluxkit.sampling.grids import parse_axes, write_grids
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def sample(
     for name, effect in report.effects.items():
         out.say(f"  {name} moves a prediction of the model by {effect:.1%}")
     grids = write_grids(target, *axes) if axes else []
+    if grids:
+        refresh_gallery(target)  # it links them
     out.emit(
         {
             "run": chosen.run or None,
@@ -122,6 +125,7 @@ def sample(
             "grids": [str(path) for path in grids],
             "made": report.made,
             "skipped": report.skipped,
+            "failed": [one.reason for one in report.failed],
             "effects": dict(report.effects),
             "seeds": list(numbers),
         }

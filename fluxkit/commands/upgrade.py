@@ -18,7 +18,7 @@ from fluxkit.commands.staging import STAGING, Staged, as_it_would_be, stage
 from fluxkit.console import Mute, Output
 from fluxkit.errors import FluxkitError, UserError
 from fluxkit.extras import require
-from fluxkit.project.journal import switch
+from fluxkit.project.journal import contents, switch
 from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.rendering.render import Rendered, diff_documents
 from fluxkit.trainer import environment as environments
@@ -46,7 +46,7 @@ def upgrade(project: Path | None, *, version: str | None, dry_run: bool, skip_re
         TrainerError: the rehearsal failed.
     """
     opened = open_project(project)
-    before = {name: _bytes(opened.root / name) for name in (CONFIG_FILE, LOCK_FILE)}
+    before = {name: contents(opened.root / name) for name in (CONFIG_FILE, LOCK_FILE)}
     release = find_release(version) if version else newest_proven()
     old_version = pin_of(opened).release.version
     pin = replace(pin_of(opened), version=release.version)
@@ -73,10 +73,11 @@ def upgrade(project: Path | None, *, version: str | None, dry_run: bool, skip_re
     out.say(f"Installed beside the old one: {environment.root}")
     staged = stage(opened, lock, environments.python_version(environment), old_version)
     new = as_it_would_be(opened, staged)
-    changes = _compare(opened, new, out)
+    present = _render(opened)
+    changes = _compare(opened, new, present, out)
     for name, (was, now) in staged.migrated.items():
         out.say(f"  {name}: {was!r} becomes {now!r}, which means the same in {release.version}")
-    diff = _rendered_diff(opened, new, out)
+    diff = _rendered_diff(present, _render(new), out)
     _rehearse(staged, release, skip=skip_rehearsal, out=out)
     if not dry_run:
         _switch(opened, staged, before, out)
@@ -112,7 +113,7 @@ def _say_target(old: str, release: Release, out: Output) -> None:
         out.warn(release.note)
 
 
-def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
+def _compare(opened: Project, new: Project, present: Rendered, out: Output) -> list[Change]:
     """What differs for this project; options that are gone refuse the upgrade."""
     try:
         old_schema: OptionSchema = schema_of(opened)
@@ -127,7 +128,7 @@ def _compare(opened: Project, new: Project, out: Output) -> list[Change]:
             f"SimpleTuner {new_schema.release} can't do what this project asks for; nothing was changed:\n{lines}",
             fix=f"Take them out of [train.options], or stay with {old_schema.release}.",
         )
-    rendered: Any = _render(opened).documents["config.json"]
+    rendered: Any = present.documents["config.json"]
     changes = [
         change for change in schema_diff(old_schema, new_schema, rendered) if change.used or change.kind == "default"
     ]
@@ -150,11 +151,10 @@ def _describe(change: Change) -> str:
     return texts.get(change.kind, f"{change.name} is new") + ours
 
 
-def _rendered_diff(opened: Project, new: Project, out: Output) -> str:
-    after = _render(new)
+def _rendered_diff(before: Rendered, after: Rendered, out: Output) -> str:
     for note in after.notes:
         out.warn(note)
-    diff = diff_documents(_render(opened), after)
+    diff = diff_documents(before, after)
     out.say(f"SimpleTuner's config changes by:\n{diff.rstrip()}" if diff else "SimpleTuner's config stays the same.")
     return diff
 
@@ -184,7 +184,7 @@ def _rehearse(staged: Staged, release: Release, *, skip: bool, out: Output) -> N
 
 def _switch(opened: Project, staged: Staged, before: dict[str, bytes | None], out: Output) -> None:
     files = {CONFIG_FILE: staged.config, LOCK_FILE: staged.lock}
-    backups = {f"{name}.bak": contents for name, contents in before.items() if contents is not None}
+    backups = {f"{name}.bak": old for name, old in before.items() if old is not None}
     switch(opened.root, {**backups, **files}, before=before)
     out.say(f"The old {' and '.join(name for name in before if before[name] is not None)} are kept as .bak")
     run = unfinished(opened.runs_dir)
@@ -193,7 +193,3 @@ def _switch(opened: Project, staged: Staged, before: dict[str, bytes | None], ou
             f"Run {run.record.id} was begun with SimpleTuner {run.record.release}; `fluxkit train` would continue it "
             "with the new one, `fluxkit train --fresh` starts anew."
         )
-
-
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None

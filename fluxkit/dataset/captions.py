@@ -1,7 +1,7 @@
 """The `.txt` beside each picture, read the way that the trainer reads it."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -32,20 +32,26 @@ def caption_findings(
         rules: the project's.
         tokenizers: count the tokens; without them lengths are estimated.
     """
-    owners: dict[Path, list[Path]] = defaultdict(list)
+    # By name, not by path: a set of 20,000 paths would take ten times the memory.
+    owners: dict[str, Path] = {}
+    same: dict[str, list[Path]] = {}
     for image in images:
-        owners[image.with_suffix(".txt")].append(image)
-    yield from _same_stem(owners.values())
+        name = _caption_name(image)
+        first = owners.setdefault(name, image)
+        if first is not image:
+            same.setdefault(name, [first]).append(image)
+    yield from _same_stem(same.values())
     if rules.captions == "trigger":
         return
-    present = set(captions)
-    for caption, pictures in owners.items():
-        if caption not in present:
-            yield _missing(pictures[0], caption, present, rules.trigger)
+    captions = sorted(captions)
+    present = {str(caption) for caption in captions}
+    for name, picture in owners.items():
+        if name not in present:
+            yield _missing(picture, Path(name), captions, rules.trigger)
     wordings = Wordings(rules.trigger)
     begins: Counter[bool] = Counter()
-    for caption in sorted(present):
-        if caption in owners:
+    for caption in captions:
+        if str(caption) in owners:
             lines: list[str] = []
             yield from _text_findings(caption, lines)
             for line in lines:
@@ -56,7 +62,7 @@ def caption_findings(
                 yield from _trigger_findings(caption, lines, rules.trigger)
                 if is_person(rules.subject):
                     yield from trait_findings(caption, "\n".join(lines))
-        elif caption.with_suffix(".txt") not in owners:
+        elif _caption_name(caption) not in owners:
             fix = "Delete it, or give it the name of its photo."
             yield Finding("caption.orphan", "warning", caption, "No photo has this caption's name.", fix)
     yield from wordings.findings(folder)
@@ -68,14 +74,17 @@ def caption_findings(
 
 def _same_stem(groups: Iterable[list[Path]]) -> Iterator[Finding]:
     for pictures in groups:
-        if len(pictures) > 1:
-            names = ", ".join(picture.name for picture in pictures)
-            message = f"{names} differ only in their suffix, so they share one caption."
-            yield Finding("image.same-stem", "error", pictures[0], message, "Rename or delete all but one.")
+        names = ", ".join(picture.name for picture in pictures)
+        message = f"{names} differ only in their suffix, so they share one caption."
+        yield Finding("image.same-stem", "error", pictures[0], message, "Rename or delete all but one.")
 
 
-def _missing(picture: Path, caption: Path, present: set[Path], trigger: str) -> Finding:
-    other_case = [path for path in present if path != caption and path.with_suffix(".txt") == caption]
+def _caption_name(path: Path) -> str:
+    return str(path)[: len(str(path)) - len(path.suffix)] + ".txt"
+
+
+def _missing(picture: Path, caption: Path, captions: Iterable[Path], trigger: str) -> Finding:
+    other_case = [path for path in captions if path != caption and path.with_suffix(".txt") == caption]
     if other_case:
         message = f'The trainer looks for "{caption.name}", not "{other_case[0].name}".'
         return Finding("caption.missing", "error", picture, message, f'Rename it to "{caption.name}".')

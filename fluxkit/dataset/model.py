@@ -9,7 +9,7 @@ from fluxkit.dataset.faces import Face
 Severity = Literal["error", "warning", "info"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing about the dataset that its owner should know.
 

@@ -37,8 +37,8 @@ def switch(root: Path, files: Mapping[str, bytes], *, before: Mapping[str, bytes
     """
     with FileLock(root / _LOCK):
         _finish(root)
-        for name, contents in before.items():
-            if _contents(root / name) != contents:
+        for name, expected in before.items():
+            if contents(root / name) != expected:
                 raise UserError(
                     f"{root / name} was changed while fluxkit worked; nothing was switched.",
                     fix="Run the same command again.",
@@ -46,8 +46,8 @@ def switch(root: Path, files: Mapping[str, bytes], *, before: Mapping[str, bytes
         preparing = root / _PREPARING
         try:
             preparing.mkdir()
-            for name, contents in files.items():
-                write_bytes(preparing / name, contents)
+            for name, new in files.items():
+                write_bytes(preparing / name, new)
             write_bytes(preparing / _JOURNAL, json.dumps({name: _digest(files[name]) for name in files}).encode())
             _sync(preparing)
             preparing.rename(root / _DECIDED)
@@ -90,26 +90,27 @@ def _finish(root: Path) -> bool:
 
 def _apply(root: Path, decided: Path) -> None:
     digests: dict[str, str] = json.loads((decided / _JOURNAL).read_text(encoding="utf-8"))
-    contents = {name: (decided / name).read_bytes() for name in digests}
-    if any(_digest(contents[name]) != digest for name, digest in digests.items()):
+    found = {name: (decided / name).read_bytes() for name in digests}
+    if any(_digest(found[name]) != digest for name, digest in digests.items()):
         raise UserError(
             f"{decided} is damaged: an unfinished upgrade can't be completed.",
             fix="Compare the files in it with those of the project, copy over what you want, then delete the folder.",
         )
-    for name, new in contents.items():
-        if _contents(root / name) != new:
+    for name, new in found.items():
+        if contents(root / name) != new:
             # The copy lies in the journal's folder: killed here, nothing is left beside the user's files.
             copy = decided / f"{name}.copy"
             write_bytes(copy, new)
             copy.replace(root / name)
 
 
-def _contents(path: Path) -> bytes | None:
+def contents(path: Path) -> bytes | None:
+    """What a file holds; None where there is none."""
     return path.read_bytes() if path.is_file() else None
 
 
-def _digest(contents: bytes) -> str:
-    return hashlib.sha256(contents).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fluxkit.errors import FluxkitError, InterruptedByUser
+from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
 from fluxkit.sampling.gallery import GALLERY, write_gallery
 from fluxkit.sampling.ledger import Ledger, open_ledger
 from fluxkit.sampling.plan import Identity, SamplingPlan, identities, job_key
@@ -103,9 +103,11 @@ class _Run:
                 self._record(outcome)
                 if isinstance(outcome, Made):
                     on_progress(self.made, len(tasks))
-        except BaseException:
+        except BaseException as error:
             with suppress(FluxkitError):
                 self._keep(engine)
+            if isinstance(error, UserError):
+                self._ledger.check_folder()  # says more than that a file can't be written
             raise
         self._keep(engine)
 

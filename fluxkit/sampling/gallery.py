@@ -106,7 +106,14 @@ def _data(folder: Path, ordered: Sequence[tuple[str, Entry]], axes: Mapping[str,
 
 def _summary(ordered: Sequence[tuple[str, Entry]]) -> str:
     prompts = len({entry["prompt"] for _, entry in ordered})
-    return f"{_count(len(ordered), 'image')} · {_count(prompts, 'prompt')}"
+    said = [_count(len(ordered), "image"), _count(prompts, "prompt")]
+    steps = {entry["num_inference_steps"] for _, entry in ordered}
+    scales = {entry["guidance_scale"] for _, entry in ordered}
+    if len(steps) == 1:
+        said.append(f"{steps.pop()} steps")
+    if len(scales) == 1 and (scale := scales.pop()):
+        said.append(f"guidance {scale:g}")
+    return " · ".join(said)
 
 
 def _count(number: int, noun: str) -> str:

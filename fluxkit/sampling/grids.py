@@ -1,6 +1,7 @@
 """X/Y grids: the images of a folder as one PNG with axes, from what the ledger has; nothing is made anew."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def write_grids(folder: Path, x: str, y: str) -> list[Path]:
     entries = [entry for entry in read_entries(folder).values() if (folder / str(entry["file"])).is_file()]
     if not entries:
         raise UserError(f"There are no images in {folder}.", fix="Make some with `fluxkit sample`.")
-    rest = [axis for axis in AXES if axis not in (x, y)]
+    rest = sorted((axis for axis in AXES if axis not in (x, y)), key=lambda axis: axis != "prompt")
     groups: dict[Value, list[Entry]] = {}
     for entry in entries:
         fixed = (*(value_of(axis, entry) for axis in rest), (entry["width"], entry["height"], entry["quantization"]))
@@ -138,7 +139,8 @@ def _draw(
     font, bold = _font(size), _font(size * 5 // 4)
     canvas = Image.new("RGB", (1, 1))
     ruler = ImageDraw.Draw(canvas)
-    left_width = min(max(width, size * 8), size * 16)
+    longest = max(ruler.textlength(label_of(y, value), font) for value in rows)
+    left_width = math.ceil(min(longest, max(width, size * 8))) + _GAP
     tops = [_wrap(ruler, label_of(x, value), font, width, _LABEL_LINES) for value in columns]
     sides = [
         _wrap(ruler, label_of(y, value), font, left_width - _GAP, max(1, height // (size * 3 // 2))) for value in rows

@@ -5,6 +5,7 @@ recorded. Where only the time differs (the folder was copied), the file's SHA-25
 looked through without opening one, and a file that was cut off or painted over is still noticed.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -175,9 +176,12 @@ def open_ledger(folder: Path, *, verify: bool = False) -> Iterator[Ledger]:
 
 def _sweep(folder: Path) -> None:
     """Remove the temporary files of what was killed: the lock says that nobody is writing them."""
-    for pattern in (".*.tmp*", ".*/.*.tmp*"):  # the gallery's thumbnails are in a hidden folder
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            if entry.is_dir(follow_symlinks=False):  # the gallery's thumbnails
+                _sweep(Path(entry.path))
+            elif ".tmp" in entry.name:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _place(folder: Path) -> tuple[int, int] | None:

@@ -123,6 +123,8 @@ class FluxSampler:
             transformer = FluxTransformer2DModel.from_pretrained(
                 self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
             )
+            if lacking := sum(weight.is_meta for weight in transformer.parameters()):
+                raise ValueError(f"its transformer's files lack {lacking} of the weights that its config.json names")
         modules = 0 if self._wrapped else merge_adapters(transformer, adapters, strength)
         transformer.requires_grad_(False).eval()
         try:

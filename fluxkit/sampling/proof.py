@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import UserError
 from fluxkit.files import cache_dir, read_json, write_json
+from fluxkit.hub import local_file
+from fluxkit.sampling.adapters import layer_shapes, linear_layers, read_adapter
 from fluxkit.sampling.plan import AdapterWeight, Identity
 from fluxkit.sampling.swap import AdapterSwap
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 _TEXT_TOKENS = 16
 _IMAGE_TOKENS = 16  # 64×64 pixels
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_NOISE = 64  # rows: enough that int8's rounding averages out
+_FAINT = 1e-3  # |ΔW·x| / |W·x| from where bfloat16 keeps some of it
+_THERE = 0.1  # of ΔW·x that is found at least; 1 without rounding
 
 
 def prove(
@@ -44,7 +50,8 @@ def prove(
         None where there is nothing to prove: no adapter, or strength 0.
 
     Raises:
-        UserError: the prediction with the stack is the one without, to the bit, or is not finite.
+        UserError: the prediction with the stack is the one without, to the bit, or is not finite; or what was merged is
+            not in the model.
     """
     if not adapters or not strength:
         return None
@@ -53,6 +60,8 @@ def prove(
     record = cache_dir() / "proofs" / f"{name}.json"
     with suppress(UserError, KeyError, TypeError, ValueError):
         return float(read_json(record)["effect"])
+    if swap is None:
+        _check_merged(transformer, identity, adapters, strength)
     effect = _wrapped_effect(transformer, swap, strength) if swap else _merged_effect(transformer, adapters, strength)
     check_effect(effect, adapters, strength)
     write_json(record, {"effect": effect, **facts})
@@ -79,6 +88,60 @@ def check_effect(effect: float, adapters: Sequence[AdapterWeight], strength: flo
             fix="Use a later checkpoint; if all are like this, the training did not train (see `fluxkit runs`).",
         )
     return effect
+
+
+def _check_merged(
+    transformer: "torch.nn.Module", identity: Identity, adapters: Sequence[AdapterWeight], strength: float
+) -> None:
+    """Hold a few layers that are in use, quantized as they are, against the base's weights in its file.
+
+    What a layer gives for noise, less what the base's weight gives, must point where ΔW does. Merging into weights that
+    are quantized already changes nothing and raises nothing (quanto), and a cache may hold another model.
+    """
+    import torch
+
+    layers = linear_layers(transformer)
+    found = [(one.weight * strength, read_adapter(one.path, layer_shapes(layers))) for one in adapters]
+    names = sorted({name for _, deltas in found for name in deltas})
+    looked = lost = 0
+    for name in dict.fromkeys((names[0], names[len(names) // 2], names[-1])):
+        layer = layers[name]
+        base = _base_weight(identity, f"{name}.weight")
+        if base is None:
+            return  # not a file in diffusers' usual form: the prediction has to do
+        inputs = torch.randn(_NOISE, layer.in_features, generator=torch.Generator("cpu").manual_seed(0)).bfloat16()
+        with torch.no_grad():
+            given = layer(inputs.to(layer.weight.device)).float().cpu()
+        if layer.bias is not None:
+            given -= layer.bias.detach().float().cpu()
+        inputs, plain = inputs.float(), inputs.float() @ base.float().mT
+        change = sum(
+            share * delta.scale * delta.apply(inputs, delta.factors)
+            for share, deltas in found
+            for delta in deltas.get(name, ())
+        )
+        if change.norm() < _FAINT * plain.norm():
+            continue  # lost in rounding anyway
+        looked += 1
+        lost += bool(((given - plain) * change).sum() < _THERE * change.square().sum())
+    if looked and lost == looked:
+        raise UserError(
+            f"The adapter {adapters[0].path} was merged, and the model does not hold it.",
+            fix=f"Delete {cache_dir()}, which may hold another model, and try again.",
+        )
+
+
+def _base_weight(identity: Identity, name: str) -> "torch.Tensor | None":
+    """One weight of the base's transformer, read from its file alone."""
+    from safetensors import safe_open
+
+    index = local_file(identity.base, f"transformer/{_WEIGHTS}.index.json", identity.revision)
+    file = str(read_json(index)["weight_map"].get(name)) if index else _WEIGHTS
+    path = local_file(identity.base, f"transformer/{file}", identity.revision)
+    if path is None:
+        return None
+    with safe_open(path, framework="pt", device="cpu") as handle:
+        return handle.get_tensor(name).clone() if name in handle.keys() else None  # noqa: SIM118 - no mapping
 
 
 def _wrapped_effect(transformer: "torch.nn.Module", swap: AdapterSwap, strength: float) -> float:

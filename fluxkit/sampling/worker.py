@@ -101,12 +101,18 @@ class Worker:
 class LocalEngine:
     """The model in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker_type: type[Worker] = Worker) -> None:
+        """Load nothing yet.
+
+        Args:
+            worker_type: what makes the images.
+        """
+        self._worker_type = worker_type
         self._worker: Worker | None = None
 
     def make(self, work: Work, tasks: Sequence[Task]) -> Iterator[Made | Failed]:
         """See `Engine`."""
-        self._worker = Worker(work)
+        self._worker = self._worker_type(work)
         return self._worker.make(tasks)
 
     def stop(self) -> list[Made | Failed]:

@@ -30,6 +30,7 @@ from fluxkit.rendering.render import write_rendered
 from fluxkit.rendering.settings import Rehearsal
 from fluxkit.sampling.tiny_flux import make_tiny_flux
 from fluxkit.trainer import launch
+from fluxkit.trainer.shims import shims_for, write_shims
 
 # Read before the fixtures give every test a home of its own: 6 GB of environment are made once, not once a test.
 REAL_ENVIRONMENT = dict(os.environ)
@@ -146,7 +147,8 @@ def _ask_the_trainer(run: Path) -> dict[str, Any]:
         "print(environment_for(shipped_lock(release, 'cpu')).python)"
     )
     python = Path(_fluxkit("-c", code).stdout.strip())
-    plan = launch.plan_launch(environment_bin=python.parent, run_dir=run, extra_env={}, offline=True)
+    shims = write_shims(run / "shims", shims_for(RELEASE, rehearsal_without_cuda=True, precision="no_change"))
+    plan = launch.plan_launch(environment_bin=python.parent, run_dir=run, extra_env=shims, offline=True)
     launch.prepare(plan, use_cpu=True)
     asked = subprocess.run(
         [python, PROBE], cwd=run, env={**plan.env, "HOME": str(run)}, capture_output=True, text=True, check=False

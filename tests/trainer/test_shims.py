@@ -28,7 +28,7 @@ class nn:
 
 def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool = False) -> str:
     libraries = tmp_path / "libraries"
-    libraries.mkdir()
+    libraries.mkdir(exist_ok=True)
     (libraries / "torch.py").write_text(FAKE_TORCH.format(cuda=cuda))
     (libraries / "bitsandbytes.py").write_text(FAKE_BNB)
     (libraries / "sitecustomize.py").write_text("import builtins; builtins.chained = True")
@@ -41,14 +41,14 @@ def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool 
 @pytest.mark.parametrize(
     ("release", "rehearsal", "precision", "names"),
     [
-        ("4.8.0", True, "int8-quanto", ("pin_memory",)),
-        ("4.8.0", False, "int8-quanto", ()),
-        ("4.8.0", False, "nf4-bnb", ("linear4bit",)),
-        ("1.2.5", True, "int8-quanto", ("pin_memory",)),
-        ("4.10.1", True, "int8-quanto", ("pin_memory",)),
-        ("4.11.0", True, "int8-quanto", ("pin_memory",)),
-        ("3.3.4", False, "nf4-bnb", ()),  # the float32 output was measured on 4.8.0 alone
-        ("4.10.1", False, "nf4-bnb", ()),
+        ("4.8.0", True, "int8-quanto", ("pin_memory", "thread_queue")),
+        ("4.8.0", False, "int8-quanto", ("thread_queue",)),
+        ("4.8.0", False, "nf4-bnb", ("thread_queue", "linear4bit")),
+        ("1.2.5", True, "int8-quanto", ("pin_memory", "thread_queue")),
+        ("4.10.1", True, "int8-quanto", ("pin_memory", "thread_queue")),
+        ("4.11.0", True, "int8-quanto", ("pin_memory", "thread_queue")),
+        ("3.3.4", False, "nf4-bnb", ("thread_queue",)),  # the float32 output was measured on 4.8.0 alone
+        ("4.10.1", False, "nf4-bnb", ("thread_queue",)),
     ],
 )
 def test_shims_only_where_needed(release: str, rehearsal: bool, precision: str, names: tuple[str, ...]) -> None:
@@ -74,6 +74,36 @@ def test_linear4bit_returns_bf16_under_autocast_only(
 ) -> None:
     code = f"import bitsandbytes as b, torch; torch.autocast = {autocast}; print(b.nn.Linear4bit().forward(1).dtype)"
     assert run_python(tmp_path, names, code) == dtype
+
+
+FAKE_BUCKETS = """
+from multiprocessing import Queue
+class args: enable_multiprocessing = {processes}
+class StateTracker: get_args = staticmethod(lambda: args)
+"""
+PUT = """
+from {module} import base
+lost = 0
+for _ in range(50):
+    waiting = base.Queue()
+    waiting.put("photo")
+    lost += waiting.empty()
+print("lost" if lost else "there", type(waiting).__module__)
+"""
+
+
+@pytest.mark.parametrize("module", ["simpletuner.helpers.metadata.backends", "helpers.metadata.backends"])
+@pytest.mark.parametrize(("names", "processes", "told"), [
+    ((), False, "lost multiprocessing.queues"), (("thread_queue",), False, "there queue"),
+    (("thread_queue",), True, "lost multiprocessing.queues"),
+])  # fmt: skip
+def test_what_a_thread_reports_is_there_at_once(
+    tmp_path: Path, module: str, names: tuple[str, ...], processes: bool, told: str
+) -> None:
+    folder = tmp_path / "libraries" / module.replace(".", "/")
+    folder.mkdir(parents=True)
+    (folder / "base.py").write_text(FAKE_BUCKETS.format(processes=processes))
+    assert run_python(tmp_path, names, PUT.format(module=module)) == told
 
 
 def test_nothing_is_imported_early_and_the_next_sitecustomize_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A few hundred bytes are kept of each picture; everything is compared with everyt
 taken from the folder.
 """
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ class Gallery:
     expected: int
     _paths: list[Path] = field(default_factory=list)
     _digests: list[str] = field(default_factory=list)
-    _hashes: list[str] = field(default_factory=list)
-    _thumbs: list[bytes] = field(default_factory=list)
+    # Numbers side by side, no objects: 200 bytes a picture, however many.
+    _hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    _thumbs: bytearray = field(default_factory=bytearray)
     _sample: dict[str, list[tuple[Path, bytes]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, file: MeasuredFile) -> None:
@@ -54,8 +56,8 @@ class Gallery:
                     self._sample[kind].append((file.path, embedding))
         self._paths.append(file.path)
         self._digests.append(file.digest)
-        self._hashes.append(measured.phash)
-        self._thumbs.append(measured.thumb)
+        self._hashes.append(int(measured.phash, 16))
+        self._thumbs += measured.thumb
 
     def findings(self, folder: Path, *, person: bool = True) -> Iterator[Finding]:
         """Duplicates, each group once; then what too many pictures share."""
@@ -75,9 +77,12 @@ class Gallery:
             message = f"The same file {_times(len(same))} more: {_names(same)}."
             fix = "Keep one: training would show it that much more often than the others."
             yield Finding("image.duplicate", "warning", self._paths[original], message, fix, tuple(same))
-        kept = list(first.values())
-        for group in group_alike([self._hashes[at] for at in kept], [self._thumbs[at] for at in kept]):
-            paths = [self._paths[kept[at]] for at in group]
+        kept = np.fromiter(first.values(), dtype=np.intp, count=len(first))
+        if not len(kept):
+            return
+        colours = np.frombuffer(self._thumbs, dtype=np.uint8).reshape(len(self._hashes), -1)
+        for group in group_alike(np.array(self._hashes)[kept], colours, kept):
+            paths = [self._paths[at] for at in group]
             message = f"Looks nearly the same as {_names(paths[1:])}."
             fix = "Keep the best one: the LoRA learns what is repeated."
             yield Finding("image.near-duplicate", "warning", paths[0], message, fix, tuple(paths[1:]))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from fluxkit.dataset.checks.hashes import group_alike
 from fluxkit.dataset.preparing.sources import Seen
 
@@ -26,7 +28,9 @@ def near_duplicates(seen: Mapping[str, Seen]) -> dict[str, Duplicate]:
         return {}
     names = sorted(seen, key=lambda name: (*(-value for value in _rank(seen[name])), name))
     found = {}
-    for group in group_alike([seen[name].phash for name in names], [seen[name].thumb for name in names]):
+    hashes = np.array([int(seen[name].phash, 16) for name in names], dtype=np.uint64)
+    colours = np.frombuffer(b"".join(seen[name].thumb for name in names), dtype=np.uint8).reshape(len(names), -1)
+    for group in group_alike(hashes, colours):
         best = names[group[0]]
         for index in group[1:]:
             found[names[index]] = Duplicate(best, _why(seen[best], seen[names[index]]))

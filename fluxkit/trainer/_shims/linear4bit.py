@@ -9,7 +9,7 @@ range; it makes the 12 GB profile fit.
 import functools
 from typing import Any
 
-MODULE = "bitsandbytes"
+MODULES = ("bitsandbytes",)
 
 
 def apply(bitsandbytes: Any) -> None:

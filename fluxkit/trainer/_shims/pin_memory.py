@@ -9,7 +9,7 @@ obstacle on a CPU.
 
 from typing import Any
 
-MODULE = "torch"
+MODULES = ("torch",)
 
 
 def apply(torch: Any) -> None:

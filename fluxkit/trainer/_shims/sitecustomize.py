@@ -64,7 +64,8 @@ def _install() -> None:
     waiting: dict[str, list[ModuleType]] = {}
     for name in filter(None, os.environ.get("FLUXKIT_SHIMS", "").split(",")):
         shim = importlib.import_module(f"fluxkit_shim_{name}")
-        waiting.setdefault(shim.MODULE, []).append(shim)
+        for module in shim.MODULES:
+            waiting.setdefault(module, []).append(shim)
     if waiting:
         sys.meta_path.insert(0, _PatchAfterImport(waiting))
 
