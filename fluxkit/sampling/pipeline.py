@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fluxkit.errors import GpuMemoryError, UserError
 from fluxkit.sampling.adapters import merge_adapters
 from fluxkit.sampling.bases import base_model
+from fluxkit.sampling.decoding import decode, picture, too_large
 from fluxkit.sampling.fast_loader import FastLoader
 from fluxkit.sampling.fast_sampler import FastSampler, free_memory
 from fluxkit.sampling.plan import AdapterWeight, Identity, Job
@@ -213,7 +214,7 @@ class FluxSampler:
             self._notice(f"GPU memory ran out with {len(batch)} pictures at a time; going on with {len(batch) // 2}.")
             return len(batch) // 2
         if self._fast is None or not self._fast.descend():
-            raise _image_too_large(batch[0])
+            raise too_large(batch[0])
         return 1
 
     def _again(self, jobs: Sequence[Job]) -> "Iterator[tuple[Job, Image | None]]":
@@ -264,27 +265,9 @@ class FluxSampler:
 
     def _decode(self, job: Job, packed: "torch.Tensor") -> "Image | None":
         """The picture of one row of latents; None for one that holds NaN or infinity."""
-        import torch
-
-        vae = self._pipe.vae
-        # (1, h/16 · w/16, 64) → (1, 16, h/8, w/8): FLUX packs 2×2 latents into one token.
-        rows, columns = job.height // 16, job.width // 16
-        latents = packed.view(1, rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        latents = latents.reshape(1, -1, rows * 2, columns * 2)
-        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
-        pixels = None
-        while pixels is None:
-            try:
-                with torch.no_grad():
-                    pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-            except torch.OutOfMemoryError:
-                pass
-            if pixels is None:
-                self._make_room([job])
-        if not torch.isfinite(pixels).all():
-            return None
-        image: Image = self._pipe.image_processor.postprocess(pixels, output_type="pil")[0]
-        return image
+        while (pixels := decode(self._pipe, job, packed)) is None:
+            self._make_room([job])
+        return picture(self._pipe, pixels)
 
     def _loader(self, chosen: RowQuantizer) -> FastLoader:
         return FastLoader(self._base, self._revision, chosen.kind, self.device)
@@ -305,10 +288,3 @@ class FluxSampler:
 
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _image_too_large(job: Job) -> GpuMemoryError:
-    return GpuMemoryError(
-        f"One image of {job.width}×{job.height} does not fit into the GPU's memory.",
-        fix="Close other programs that use the GPU, or make smaller images: --size 768x768.",
-    )
