@@ -1,5 +1,7 @@
 """`fluxkit gallery`, `fluxkit pick` and `fluxkit grid`: what is done with images that are there."""
 
+import os
+import sys
 import threading
 import webbrowser
 from pathlib import Path
@@ -31,9 +33,14 @@ def gallery(project: Path | None, *, folder: Path | None, no_open: bool, port: i
     server = gallery_server(chosen, port)
     out.say(f"{chosen}: picks go to picks.json there. Ctrl-C ends this.")
     out.result(address(server))
-    if not no_open:
+    if not no_open and _has_screen():
         threading.Thread(target=webbrowser.open, args=(address(server),), daemon=True).start()
     serve(server)
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open a window; without one it could be lynx, in this terminal."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def serve(server: "ThreadingHTTPServer") -> None:

@@ -7,6 +7,7 @@ where the browser says, of the same origin.
 
 import json
 import secrets
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +36,7 @@ def gallery_server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
     """
     handler = type("Handler", (_Handler,), {"folder": folder, "token": secrets.token_urlsafe(24)})
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return _Server(("127.0.0.1", port), handler)
     except OSError as error:
         raise UserError(
             f"Port {port} can't be used: {error.strerror}.", fix="Leave --port out, or give another one."
@@ -46,6 +47,13 @@ def address(server: ThreadingHTTPServer) -> str:
     """What to open, token included."""
     token: str = server.RequestHandlerClass.token  # type: ignore[attr-defined]
     return f"http://127.0.0.1:{server.server_port}/{token}/"
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle of a picture is nothing to speak of."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,10 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name is None:
             return
         if name == "":
-            page = (self.folder / GALLERY).read_text(encoding="utf-8")
-            live = json.dumps({"picks": read_picks(self.folder)}).replace("<", "\\u003c")
-            live = _NO_LIVE.replace("null", live)
-            self._answer(HTTPStatus.OK, page.replace(_NO_LIVE, live, 1).encode("utf-8"), "text/html; charset=utf-8")
+            self._page()
             return
         path = self.folder / name
         known = name in {str(entry["file"]) for entry in read_entries(self.folder).values()}
@@ -73,6 +78,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND)
             return
         self._answer(HTTPStatus.OK, path.read_bytes(), _TYPES.get(path.suffix, "application/octet-stream"))
+
+    def _page(self) -> None:
+        try:
+            picks = read_picks(self.folder)
+        except UserError as error:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error.message} {error.fix}".encode())
+            return
+        page = (self.folder / GALLERY).read_text(encoding="utf-8")
+        live = _NO_LIVE.replace("null", json.dumps({"picks": picks}).replace("<", "\\u003c"))
+        self._answer(HTTPStatus.OK, page.replace(_NO_LIVE, live, 1).encode("utf-8"), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
         """One pick: `{"key": …, "pick": "keep" | "reject" | null}`."""
@@ -86,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             name != "picks"
             or self.headers.get_content_type() != "application/json"
             or (origin is not None and origin != f"http://{host}")
-            or not length.isdigit()
+            or not (length.isascii() and length.isdigit())
             or int(length) > _LARGEST_BODY
         ):
             self.close_connection = True  # the body is left unread
@@ -103,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             set_pick(self.folder, key, pick)
         except UserError as error:
-            self._answer(HTTPStatus.INSUFFICIENT_STORAGE, error.message.encode("utf-8"), "text/plain; charset=utf-8")
+            self._answer(HTTPStatus.INSUFFICIENT_STORAGE, error.message.encode("utf-8"))
             return
         self._answer(HTTPStatus.NO_CONTENT)
 

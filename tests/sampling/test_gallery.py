@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fluxkit.commands.gallery import gallery as gallery_command
 from fluxkit.commands.gallery import pick as export_picks
 from fluxkit.console import Output
 from fluxkit.errors import UserError
@@ -176,6 +177,45 @@ def test_many_picks_at_once_are_all_saved(client: Client, folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert read_picks(folder) == dict.fromkeys(keys, "keep")
+
+
+def test_the_command_serves_what_it_opens_and_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = threading.Event()
+    monkeypatch.setenv("DISPLAY", ":1")
+    monkeypatch.setattr("webbrowser.open", lambda url: (addresses.append(url), opened.set()))
+    addresses: list[str] = []
+
+    def once(server: Any) -> None:
+        assert opened.wait(10)
+        server.handle_request()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", once)
+    answers: list[int] = []
+
+    def visit() -> None:
+        opened.wait(10)
+        port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/.+/)", addresses[0]).groups()  # type: ignore[union-attr]
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+        connection.request("GET", path)
+        answers.append(connection.getresponse().status)
+        connection.close()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    gallery_command(None, folder=folder, no_open=False, port=0, out=Output(verbosity=-1))
+    visitor.join()
+    assert answers == [200]
+    assert capsys.readouterr().out.strip() == addresses[0]
+
+
+def test_damaged_picks_are_said_in_the_browser(client: Client, folder: Path) -> None:
+    (folder / "picks.json").write_text("{")
+    status, body, _ = client.ask("GET", client.path)
+    assert status == 500
+    assert b"picks.json" in body
 
 
 def export(folder: Path, target: Path, *, picks: Path | None = None, metadata: bool = True) -> list[Path]:
