@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxkit.commands.assemble import open_project
 from fluxkit.commands.chosen import choose
@@ -21,6 +21,9 @@ from fluxkit.project.config import SampleSection
 from fluxkit.sampling.bases import DEV, BaseModel, base_model
 from fluxkit.sampling.gallery import refresh_gallery
 from fluxkit.sampling.grids import parse_axes, write_grids
+
+if TYPE_CHECKING:
+    from fluxkit.sampling.plan import Job, Quantization
 
 
 def sample(
@@ -91,7 +94,7 @@ def sample(
         base=chosen.base,
         revision=chosen.revision,
         adapters=chosen.adapters,
-        quantize=quantize or settings.quantize,  # type: ignore[arg-type]
+        quantize=_quantization(quantize or settings.quantize, jobs),
         jobs=jobs,
         batch_size=chosen_batch,
         out=target,
@@ -131,6 +134,13 @@ def sample(
         out.result(str(path))
     check_failed(report.failed)
     return [report.gallery]
+
+
+def _quantization(name: str, jobs: "Sequence[Job]") -> "Quantization":
+    from fluxkit.sampling.plan import compares
+    from fluxkit.sampling.quantizers import fastest
+
+    return fastest(compared=compares(jobs)) if name == "auto" else name  # type: ignore[return-value]
 
 
 def _steps_and_guidance(

@@ -1,16 +1,15 @@
 """`fluxkit train`: validate, render, launch, watch, and prove the result."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, has_cuda, open_project, ready_environment
+from fluxkit.commands.supervise import supervise
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
 from fluxkit.dataset.report import report_text
-from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
+from fluxkit.errors import UserError
 from fluxkit.extras import require
 from fluxkit.hub import check_base, transformer_config
 from fluxkit.project.load import Project
@@ -18,9 +17,6 @@ from fluxkit.rendering.render import expected_modules, write_rendered
 from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
 from fluxkit.trainer import launch, runs
 from fluxkit.trainer.environment import Environment
-from fluxkit.trainer.outputs import check_result
-from fluxkit.trainer.pace import StepClock
-from fluxkit.trainer.progress import ProgressReader, Step
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.sources.checkout import open_checkout
 
@@ -74,7 +70,7 @@ def train(
     plan = _plan(opened, assembled, run.folder, environment, local)
     launch.prepare(plan, use_cpu=not has_cuda(opened))
     out.say(f"{'Continuing' if existing else 'Starting'} run {run.record.id} in {run.folder}")
-    return _supervise(run, plan, _expected_modules(assembled, base), out)
+    return supervise(run, plan, _expected_modules(assembled, base), out)
 
 
 def _check_dataset(project: Project, out: Output) -> None:
@@ -164,71 +160,3 @@ def _expected_modules(assembled: Assembled, base: str) -> int | None:
     config = transformer_config(base)
     document: Any = assembled.rendered.documents.get("lycoris_config.json")
     return expected_modules(config, document) if config and document else None
-
-
-def _supervise(run: runs.Run, plan: launch.RunPlan, modules: int | None, out: Output) -> runs.Run:
-    run = run.update(status="running", message="")
-    printer = _Printer(out)
-    reader = ProgressReader(printer.stage, printer.step)
-    try:
-        returncode = launch.launch(plan, log=run.log_file, on_line=reader.feed)
-        printer.end()
-        facts = check_result(
-            run,
-            returncode=returncode,
-            expected_modules=modules,
-            seen_step=reader.last.step if reader.last else None,
-        )
-    except InterruptedByUser as stop:
-        printer.end()
-        run.update(status="interrupted", seconds_per_step=printer.pace(run))
-        saved = max(run.checkpoints(), default=None)
-        kept = f"checkpoint-{saved} is kept" if saved else "no checkpoint was written yet"
-        again = "`fluxkit train --rehearse` starts anew" if run.record.rehearsal else "`fluxkit train` continues"
-        raise InterruptedByUser(f"Stopped; {kept}.", fix=f"{again}.") from stop
-    except FluxkitError as error:
-        printer.end()
-        run.update(status="failed", message=error.message)
-        raise
-    run = run.update(status="finished", modules=facts.modules, seconds_per_step=printer.pace(run))
-    out.say(f"Trained: {run.record.steps} steps, {facts.modules} modules")
-    out.result(str(run.final_weights))
-    out.emit({"run": run.record.id, "adapter": str(run.final_weights), "modules": facts.modules})
-    return run
-
-
-class _Printer:
-    """Stages as lines; steps as one line that rewrites itself on a terminal, and now and then elsewhere."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-        self._clock = StepClock()
-        self._live = sys.stdout.isatty() and not out.as_json and out.verbosity >= 0
-        self._open = False
-        self._last = 0.0
-
-    def stage(self, name: str) -> None:
-        self.end()
-        self._out.say(f"  {name} …", style="dim")
-
-    def step(self, step: Step) -> None:
-        self._clock.step(step)
-        if self._live:
-            sys.stdout.write(f"\r\x1b[2K  {step.describe()}")
-            sys.stdout.flush()
-            self._open = True
-            return
-        now = time.monotonic()
-        if now - self._last >= 30 or step.step in (1, step.total):
-            self._last = now
-            self._out.say(f"  {step.describe()}")
-
-    def pace(self, run: runs.Run) -> float | None:
-        """Seconds per step, as measured now, or before the run was continued."""
-        pace = self._clock.seconds_per_step()
-        return run.record.seconds_per_step if pace is None else pace
-
-    def end(self) -> None:
-        if self._open:
-            sys.stdout.write("\n")
-            self._open = False

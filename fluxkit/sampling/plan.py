@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fluxkit.errors import UserError
 from fluxkit.files import sha256_file
 
-Quantization = Literal["int8", "fp8", "nf4", "none"]
+Quantization = Literal["int8", "int8-dynamic", "fp8", "nf4", "none"]
 ImageFormat = Literal["png", "webp", "jpeg"]
 
 # torch.Generator.manual_seed takes 64 bits.
@@ -129,11 +129,17 @@ class SamplingPlan:
         Merged before int8, an adapter's own effect was off by 28% (at |ΔW|/|W| = 1.4%), wrapped by 1%; and a swap
         needs no new quantized base. It depends on the whole plan, not on what is missing: a resumed run must not mix.
         """
-        return len({(job.adapter, job.strength) for job in self.jobs}) > 1
+        # Rearranged for speed, the transformer takes adapters merged only.
+        return self.quantize not in ("fp8", "int8-dynamic") and compares(self.jobs)
 
     def stack(self, name: str) -> tuple[AdapterWeight, ...]:
         """What the jobs of that adapter name add to the base model."""
         return self.adapters[name] if name else ()
+
+
+def compares(jobs: Sequence[Job]) -> bool:
+    """Whether several adapters or strengths are set side by side."""
+    return len({(job.adapter, job.strength) for job in jobs}) > 1
 
 
 def identities(plan: SamplingPlan) -> dict[str, Identity]:

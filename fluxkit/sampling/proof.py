@@ -63,6 +63,19 @@ def prove(
     if swap is None:
         _check_merged(transformer, identity, adapters, strength)
     effect = _wrapped_effect(transformer, swap, strength) if swap else _merged_effect(transformer, adapters, strength)
+    check_effect(effect, adapters, strength)
+    write_json(record, {"effect": effect, **facts})
+    return effect
+
+
+def check_effect(effect: float, adapters: Sequence[AdapterWeight], strength: float) -> float | None:
+    """`effect`, of a stack that changes something.
+
+    Raises:
+        UserError: it is zero, or not finite.
+    """
+    if not adapters or not strength:
+        return None
     files = ", ".join(str(one.path) for one in adapters)
     if effect != effect or effect == float("inf"):
         raise UserError(
@@ -74,7 +87,6 @@ def prove(
             f"The adapter {files} changes nothing: strength 0 and strength {strength:g} predict the same.",
             fix="Use a later checkpoint; if all are like this, the training did not train (see `fluxkit runs`).",
         )
-    write_json(record, {"effect": effect, **facts})
     return effect
 
 
