@@ -203,20 +203,77 @@ def show(context: click.Context, /, project: Path | None, **options: Any) -> Non
 
 @cli.command()
 @click.option("--run", "run_id", metavar="ID", help="The run to take the adapter from [default: the newest].")
-@click.option("--checkpoint", default="latest", show_default=True, help="latest, a step, or all.")
+@click.option("--checkpoint", metavar="A,B", help="Steps, latest, final, all, base (none) [default: latest].")
+@click.option(
+    "--adapter", multiple=True, metavar="PATH[:WEIGHT]", help="An adapter from elsewhere; several make a sum."
+)
+@click.option("--base", metavar="ID|FOLDER", help="Another base model, such as FLUX.1-schnell.")
 @click.option("--prompt", multiple=True, metavar="TEXT", help="Instead of prompts.toml.")
-@click.option("--seeds", metavar="N|A,B,C", help="How many a prompt, or which.")
+@click.option("--prompts", metavar="FILE", type=click.Path(path_type=Path), help="A text file, one prompt a line.")
+@click.option("--seeds", metavar="N|A,B,C|random:N", help="How many a prompt, or which.")
 @click.option("--strength", metavar="A,B", help="How much of the adapter, 0 to 1 or a little more.")
 @click.option("--size", metavar="WxH", help="In pixels, e.g. 1024x1024.")
-@click.option("--num-inference-steps", type=click.IntRange(min=1))
-@click.option("--guidance-scale", type=float)
-@click.option("--quantize", type=click.Choice(["int8", "none"]), help="The base model's weights while sampling.")
+@click.option("--num-inference-steps", metavar="A,B", help="Denoising steps.")
+@click.option("--guidance-scale", metavar="A,B", help="How closely to follow the prompt.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["auto", "int8", "int8-dynamic", "fp8", "none"]),
+    help="The base model's weights while sampling; auto takes the fastest that this GPU does well.",
+)
 @click.option("--batch-size", metavar="auto|N", help="Images at once.")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where the images go [default: samples/].")
+@click.option("--grid", metavar="X,Y", help="Also a sheet with axes, such as checkpoint,seed.")
+@click.option("--format", "image_format", type=click.Choice(["png", "webp", "jpeg"]), default="png", show_default=True)
+@click.option("--metadata/--no-metadata", default=True, help="Whether the files say how they were made [default: yes].")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", help="ray: over several GPUs or machines."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With --engine ray [default: one a GPU].")
+@click.option("--ray-address", metavar="HOST:PORT|auto", help="A Ray cluster [default: one on this machine].")
+@click.option("--verify", is_flag=True, help="Read the images that are there again, to find damaged ones.")
 @_common(reports=True)
 def sample(project: Path | None, **options: Any) -> None:
     """Make images with the trained LoRA; a second call makes only what is missing."""
     from fluxkit.commands.sample import sample as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--no-open", is_flag=True, help="Don't start a browser.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="On this machine alone [default: a free one].")
+@_common()
+def gallery(project: Path | None, **options: Any) -> None:
+    """Look at the images and pick the good ones. FOLDER: the newest of samples/."""
+    from fluxkit.commands.gallery import gallery as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--export", metavar="DIR", type=click.Path(path_type=Path), required=True, help="Where the copies go.")
+@click.option("--picks", metavar="FILE", type=click.Path(path_type=Path), help="Picks that the page let download.")
+@click.option("--metadata/--no-metadata", default=True, help="Whether the copies say how they were made.")
+@_common(reports=True)
+def pick(project: Path | None, **options: Any) -> None:
+    """Copy the images that were kept in the gallery."""
+    from fluxkit.commands.gallery import pick as run
+
+    run(project, **options)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--x", default="checkpoint", show_default=True, help="checkpoint, strength, seed, prompt, guidance, steps."
+)
+@click.option("--y", default="seed", show_default=True, help="One of the others.")
+@_common(reports=True)
+def grid(project: Path | None, **options: Any) -> None:
+    """Compare images that are there on a sheet with axes."""
+    from fluxkit.commands.gallery import grid as run
 
     run(project, **options)
 

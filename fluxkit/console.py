@@ -75,16 +75,8 @@ class Output:
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None] | None]:
         """A bar on a terminal: yields what to call with how many are done, and of how many; None elsewhere."""
-        console = self.console()
-        if self.verbosity < 0 or not console.is_terminal:
-            yield None
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with self.bar() as bar:
+            yield bar.counter(label)
 
     @contextmanager
     def bar(self) -> Iterator["Bar"]:
@@ -93,9 +85,17 @@ class Output:
         if self.verbosity < 0 or not console.is_terminal:
             yield Bar(self, None)
             return
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        words = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), words, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             yield Bar(self, progress)
 
@@ -116,6 +116,12 @@ class Bar:
         else:
             self._progress.console.print(text, markup=False)
             self._progress.reset(self._task, total=None, description="")
+
+    def counter(self, label: str) -> Callable[[int, int], None] | None:
+        """What to call with how many are done, and of how many; None where there is no bar."""
+        if self._progress is None:
+            return None
+        return lambda done, total: self.update(f"{label} {done}/{total}", done, total)
 
     def update(self, text: str, done: float, total: float) -> None:
         """So much of so much; where there is no bar, a line every half minute."""

@@ -8,6 +8,7 @@ from fluxkit.errors import UserError
 _MODULES = {
     "sample": ("torch", "diffusers", "transformers", "lycoris", "optimum.quanto"),
     "caption": ("torch", "transformers"),
+    "ray": ("ray",),
 }
 
 

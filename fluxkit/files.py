@@ -13,6 +13,10 @@ import platformdirs
 
 from fluxkit.errors import UserError
 
+# It can only be read by setting it, which two threads that write must not do at once.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -26,18 +30,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # The suffix stays last: writers such as Pillow choose the format by it.
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".tmp{path.suffix}")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     os.close(fd)
     temporary = Path(name)
     try:
         yield temporary
-        mode = 0o666 & ~_umask()
-        temporary.chmod(mode)
+        temporary.chmod(0o666 & ~_UMASK)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -82,13 +85,8 @@ def cache_dir() -> Path:
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("fluxkit"))
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a file that the system would not let be written, with what to do about it."""
     return UserError(
         f"{path} can't be written: {error.strerror or error}",
         fix="Free some disk space or check the folder's permissions, then run the same command again.",

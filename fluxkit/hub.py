@@ -128,3 +128,36 @@ def local_file(base: str, name: str, revision: str | None = None) -> Path | None
     except HFValidationError:  # a folder that doesn't exist
         return None
     return Path(cached) if isinstance(cached, str) else None
+
+
+def adapter_from_hub(name: str) -> Path:
+    """Download an adapter.
+
+    Args:
+        name: `owner/repository`, where it is the only `.safetensors` file, or `owner/repository/path/to/file`.
+
+    Returns:
+        Its file in the Hub's cache on this machine.
+
+    Raises:
+        UserError: there is none, this account may not read it, the Hub can't be reached, or it has several.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    owner, repository, *inside = name.split("/", 2)
+    repo_id = f"{owner}/{repository}"
+    try:
+        if inside:
+            return Path(hf_hub_download(repo_id, inside[0]))
+        found = [file for file in HfApi().list_repo_files(repo_id) if file.endswith(".safetensors")]
+        if len(found) == 1:
+            return Path(hf_hub_download(repo_id, found[0]))
+    except Exception as error:  # what the Hub's client raises differs by version, see `_check_hub`
+        raise UserError(
+            f"The adapter {name} is no file here, and the Hub does not give it: {str(error).splitlines()[0]}",
+            fix="Check the path; for a private or gated one run `hf auth login`.",
+        ) from error
+    raise UserError(
+        f"{repo_id} has {len(found)} adapters.",
+        fix=f"Name one, as in {repo_id}/{found[0] if found else 'file.safetensors'}.",
+    )

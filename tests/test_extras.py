@@ -25,7 +25,7 @@ def test_every_verb_that_needs_the_sampling_extra_says_how_to_get_it(tmp_path: P
     quiet = Output(verbosity=-1)
     start_project(tmp_path)
     verbs = [
-        lambda: sample.sample(tmp_path, **dict.fromkeys(SAMPLE_OPTIONS), out=quiet),  # type: ignore[arg-type]
+        lambda: sample.sample(tmp_path, out=quiet),
         lambda: train.train(tmp_path, rehearse=True, dry_run=False, fresh=False, option=(), out=quiet),
         lambda: upgrade.upgrade(tmp_path, version=None, dry_run=False, skip_rehearsal=False, out=quiet),
     ]

@@ -94,12 +94,9 @@ def _sample(root: Path, run_id: str, out: Output) -> list[Path]:
             f"{TRIGGER} a portrait of a person reading by a window, soft morning light",
         ),
         seeds="2",
-        strength=None,
         size="64x64",
-        num_inference_steps=4,
-        guidance_scale=None,
+        num_inference_steps="4",
         quantize="int8",
         batch_size="2",
-        folder=None,
         out=out,
     )

@@ -157,7 +157,7 @@ class SampleSection(_Section):
     width: Edge = 1024
     height: Edge = 1024
     seeds_per_prompt: int = Field(default=30, ge=1, le=100_000)
-    quantize: Literal["int8", "fp8", "nf4", "none"] = "int8"
+    quantize: Literal["auto", "int8", "int8-dynamic", "fp8", "nf4", "none"] = "int8"
     base_seed: Seed = 42
     strength: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
     batch_size: Literal["auto"] | Count = "auto"

@@ -1,72 +1,126 @@
-"""Trained weights into the base model: W + strength · ΔW, in every module that the file names, or not at all.
+"""Trained weights and the base model: every module that the file names finds its layers, or nothing is made.
 
-LyCORIS's own `merge_to` is not used: it applies alpha/rank twice for low-rank LoKr, ignores the strength given at
-loading, and a file with other names merges nothing without a word (measured with lycoris-lora 4.1.3).
+A file with other names must never load nothing without a word, as LyCORIS does (measured with lycoris-lora 4.1.3): 300
+pictures of a stranger would follow.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import UserError
+from fluxkit.sampling.adapter_names import PREFIXES, TEXT_ENCODERS, Finder, layer_finder, split_key
+from fluxkit.sampling.deltas import Delta, make_delta
+from fluxkit.sampling.plan import AdapterWeight
 
 if TYPE_CHECKING:
     import torch
 
-_LYCORIS = "lycoris_"
-_PEFT = "transformer."
-# Refused until shown equal to the wrapper they were trained with.
+# Not shown equal to the wrapper they are trained with.
 _REFUSED = {
-    "hada_": "LoHa",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
+    "dora_scale": "DoRA, whose change depends on the base's own weights,",
+    "lora_magnitude_vector": "DoRA, whose change depends on the base's own weights,",
     "oft_": "OFT",
     "lora_mid": "Tucker LoCon",
     "lokr_t": "Tucker LoKr",
-    "use_rslora": "rsLoRA",
+    "hada_t": "Tucker LoHa",
+    "lora_embedding": "embedding LoRA",
+    "diff": "full-difference",
 }
-_RETRAIN = "Train with fluxkit's defaults (LyCORIS LoKr) or with PEFT LoRA; both can be merged."
+_RETRAIN = "Use LoRA, LoKr or LoHa of FLUX.1's transformer, such as fluxkit's own LyCORIS LoKr."
+_RIGHT_BASE = "Use the base model that it was trained on (--base, or [model] base)."
 
 
-def merge_adapter(transformer: "torch.nn.Module", path: Path, strength: float) -> int:
-    """Merge an adapter into the transformer's weights.
+def read_adapter(path: Path, shapes: Mapping[str, tuple[int, int]]) -> "dict[str, list[Delta]]":
+    """What an adapter's file changes, by layer.
+
+    Args:
+        path: a `.safetensors` file: LyCORIS (`lycoris_*`), PEFT (`transformer.*.lora_A.weight`, or PEFT's own form with
+            `adapter_config.json` beside it), kohya (`lora_unet_*`) or ComfyUI (`diffusion_model.*`).
+        shapes: (out, in) of each of the transformer's linear layers, by dotted path.
+
+    Returns:
+        The changes of each layer, in float32 on the CPU; mostly one a layer.
+
+    Raises:
+        UserError: the file is missing, damaged, changes nothing, is of a kind that can't be applied, or belongs to
+            another model.
+    """
+    tensors, metadata = _read(path)
+    groups = _groups(tensors, path)
+    find = layer_finder(shapes)
+    _all_found(groups, find, path)
+    config = _peft_config(path, metadata)
+    if not config and any(name.startswith("base_model.") for name in groups):
+        raise UserError(f"{path} says nothing of its scale.", fix="Keep PEFT's adapter_config.json beside it.")
+    found: dict[str, list[Delta]] = {}
+    for name, parameters in groups.items():
+        try:
+            alpha = parameters.pop("alpha", None)
+            delta = make_delta(parameters, alpha.item() if alpha is not None else _header_alpha(name, config))
+            for layer, part in _by_layer(delta, find(name), shapes):
+                found.setdefault(layer, []).append(part)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"The adapter {path} belongs to another model: {name} has {error}.", fix=_RIGHT_BASE
+            ) from error
+    if not any(_changes(delta) for deltas in found.values() for delta in deltas):
+        raise UserError(
+            f"The adapter {path} changes nothing: the weights in it are zero.",
+            fix="Use a later checkpoint; if all are like this, the training did not train (see `fluxkit runs`).",
+        )
+    return found
+
+
+def merge_adapters(transformer: "torch.nn.Module", adapters: Sequence[AdapterWeight], strength: float) -> int:
+    """Merge a stack of adapters into the transformer's weights: W + strength · Σ weight · ΔW.
 
     The sum is made in float32 on the CPU and rounded once to the weights' type, so that the result does not depend
     on the machine.
 
     Args:
         transformer: FLUX's transformer, not quantized.
-        path: `pytorch_lora_weights.safetensors`, LyCORIS (`lycoris_*`) or PEFT (`transformer.*.lora_A.weight`).
-        strength: multiplies ΔW.
+        adapters: the stack, each with its share.
+        strength: multiplies every share.
 
     Returns:
-        The number of modules merged: all that the file has, more than 0.
+        The number of layers changed, over all adapters: all that their files name.
 
     Raises:
-        UserError: the file is missing, damaged, of a kind that can't be merged, or of another model. The
-            transformer is then not changed, or not usable: throw it away.
+        UserError: as `read_adapter`, before anything is changed.
     """
     import torch
 
-    tensors, metadata = _read(path)
-    groups, targets = _match(transformer, tensors, path)
-    delta = _lycoris_delta if next(iter(tensors)).startswith(_LYCORIS) else _peft_delta
+    layers = linear_layers(transformer)
+    stack = [(one, read_adapter(one.path, layer_shapes(layers))) for one in adapters]
     with torch.no_grad():
-        for name, group in groups.items():
-            weight = targets[name].weight
-            with _another_model(path, name, tuple(weight.shape)):
-                change = delta(name, group, targets[name], metadata).float()
-                if change.shape != weight.shape:
-                    raise ValueError(f"shape {tuple(change.shape)}")
-            if not torch.isfinite(change).all():
-                raise UserError(
-                    f"{path} is broken: {name} holds numbers that are not finite.",
-                    fix="Use an earlier checkpoint; the training diverged.",
-                )
-            weight.copy_(weight.float() + strength * change)
-    return len(groups)
+        for name, layer in layers.items():
+            shares = [(one.weight * strength, delta) for one, found in stack for delta in found.get(name, ())]
+            if shares:
+                total = layer.weight.float()
+                for share, delta in shares:
+                    total = total + share * delta.scale * delta.whole().to(total.device)
+                layer.weight.copy_(total)
+    return sum(len(found) for _, found in stack)
+
+
+def merge_adapter(transformer: "torch.nn.Module", path: Path, strength: float) -> int:
+    """`merge_adapters` of one adapter at its full share."""
+    return merge_adapters(transformer, (AdapterWeight(path),), strength)
+
+
+def linear_layers(transformer: "torch.nn.Module") -> dict[str, Any]:
+    """The transformer's linear layers, quantized ones too, by dotted path."""
+    import torch
+
+    return {name: layer for name, layer in transformer.named_modules() if isinstance(layer, torch.nn.Linear)}
+
+
+def layer_shapes(layers: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(out, in) of each; packed weights (nf4) have other shapes than their layers."""
+    return {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
 
 
 def _read(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
@@ -85,87 +139,92 @@ def _read(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, str]]:
             f"The adapter {path} is damaged: {error}",
             fix="Copy it again, or use another checkpoint (`fluxkit sample --checkpoint N`).",
         ) from error
-    for key in tensors:
-        for mark, kind in _REFUSED.items():
-            if f".{mark}" in key:
-                raise UserError(f"{path} is a {kind} adapter, which this version can't merge.", fix=_RETRAIN)
+    architecture = metadata.get("modelspec.architecture") or metadata.get("ss_base_model_version") or "flux"
+    if "flux" not in architecture.lower():
+        raise UserError(f"The adapter {path} belongs to another model: {architecture}.", fix="Use one made for FLUX.1.")
     return tensors, metadata
 
 
-def _match(
-    transformer: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], path: Path
-) -> tuple[dict[str, dict[str, "torch.Tensor"]], dict[str, Any]]:
-    """The file's tensors by module and the model's linear layers of those names; every one, or an error."""
-    import torch
-
-    first = next(iter(tensors), "")
-    lycoris = first.startswith(_LYCORIS)
+def _groups(tensors: "dict[str, torch.Tensor]", path: Path) -> "dict[str, dict[str, torch.Tensor]]":
+    """The file's tensors by module; each is known, and finite."""
     groups: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        name, _, parameter = key.partition(".") if lycoris else key.removeprefix(_PEFT).rpartition(".")
-        if not lycoris and name.endswith((".lora_A", ".lora_B")):
-            name, _, parameter = name.rpartition(".")
-        known = key.startswith(_LYCORIS if lycoris else _PEFT) and (
-            parameter == "alpha" or parameter.startswith(("lokr_w", "lora_up", "lora_down") if lycoris else "lora_")
-        )
-        if not known:
+        if key.startswith(TEXT_ENCODERS):
+            raise UserError(
+                f"{path} also changes the text encoders ({key}), which fluxkit does not apply.",
+                fix="Use an adapter of the transformer alone.",
+            )
+        if key.startswith(PREFIXES):
+            kind = next((kind for mark, kind in _REFUSED.items() if f".{mark}" in key), None)
+            if kind:
+                raise UserError(f"{path} is a {kind} adapter, which this version can't apply.", fix=_RETRAIN)
+        split = split_key(key)
+        if split is None:
             raise UserError(f"{path} is no LyCORIS or PEFT adapter for FLUX: it has a tensor {key}.", fix=_RETRAIN)
-        groups.setdefault(name, {})[parameter] = tensor
-    layers = {name: layer for name, layer in transformer.named_modules() if isinstance(layer, torch.nn.Linear)}
-    if lycoris:
-        layers = {_LYCORIS + name.replace(".", "_"): layer for name, layer in layers.items()}
-    matched = {name: layers[name] for name in groups if name in layers}
-    if not groups or len(matched) < len(groups):
-        stranger = next((name for name in groups if name not in matched), "none at all")
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{path} is broken: {key} holds numbers that are not finite.",
+                fix="Use an earlier checkpoint; the training diverged.",
+            )
+        groups.setdefault(split[0], {})[split[1]] = tensor
+    return groups
+
+
+def _all_found(groups: Mapping[str, Any], find: Finder, path: Path) -> None:
+    strangers = [name for name in groups if not find(name)]
+    if strangers or not groups:
         raise UserError(
             f"The adapter {path} belongs to another model: {len(groups)} modules expected, "
-            f"{len(matched)} matched (not found: {stranger}).",
-            fix="Use the base model that it was trained on.",
+            f"{len(groups) - len(strangers)} matched (not found: {strangers[0] if strangers else 'none at all'}).",
+            fix=_RIGHT_BASE,
         )
-    return groups, matched
 
 
-def _lycoris_delta(name: str, group: dict[str, "torch.Tensor"], layer: Any, _metadata: dict[str, str]) -> Any:
-    """ΔW of a LoKr or LoCon module, from the module's own code."""
-    from lycoris.modules import get_module, make_module
-
-    state = {f"{name}.{parameter}": tensor for parameter, tensor in group.items()}
-    kind, parameters = get_module(state, name)
-    module = make_module(kind, parameters, name, layer) if kind else None
-    if module is None:
-        raise ValueError(f"parameters {sorted(group)}")
-    module.float().eval()
-    if kind.__name__ == "LokrModule":
-        return module.get_weight(layer.weight.shape)  # scaled by alpha/rank; get_diff_weight would scale it again
-    return module.get_diff_weight(1.0, layer.weight.shape)[0]
-
-
-def _peft_delta(name: str, group: dict[str, "torch.Tensor"], _layer: Any, metadata: dict[str, str]) -> Any:
-    """B @ A · alpha / rank; alpha is the file's, else the one in the header, else the rank (diffusers' rule)."""
-    down, up = group["lora_A"], group["lora_B"]
-    rank = down.shape[0]
-    alpha = group["alpha"].item() if "alpha" in group else _header_alpha(name, rank, metadata)
-    return (up @ down) * (alpha / rank)
+def _by_layer(delta: Delta, names: Sequence[str], shapes: Mapping[str, tuple[int, int]]) -> "list[tuple[str, Delta]]":
+    """A module's change, cut where it stands for several of diffusers' layers."""
+    expected = (sum(shapes[name][0] for name in names), shapes[names[0]][1])
+    if delta.shape != expected:
+        raise ValueError(f"the shape {delta.shape}, not {expected}")
+    if len(names) == 1:
+        return [(names[0], delta)]
+    parts, start = [], 0
+    for name in names:
+        parts.append((name, delta.rows(start, start + shapes[name][0])))
+        start += shapes[name][0]
+    return parts
 
 
-def _header_alpha(name: str, rank: int, metadata: dict[str, str]) -> float:
+def _changes(delta: Delta) -> bool:
+    """Whether ΔW is anything but zero: as a product, it is zero with any of its factors."""
+    return delta.scale != 0 and all(bool(factor.any()) for factor in delta.factors)
+
+
+def _peft_config(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """PEFT's own settings: in the header (diffusers), or beside the file (PEFT)."""
     try:
         config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        if config.get("transformer.use_rslora") or config.get("transformer.use_dora"):
-            raise UserError("The adapter is rsLoRA or DoRA, which this version can't merge.", fix=_RETRAIN)
-        patterns = config.get("transformer.alpha_pattern") or {}
-        return float(patterns.get(name, config.get("transformer.lora_alpha", rank)))
-    except (ValueError, AttributeError, TypeError):  # a header by another tool: diffusers' rule
-        return float(rank)
+        config = {key.removeprefix("transformer."): value for key, value in config.items()}
+        beside = path.with_name("adapter_config.json")
+        if not config and path.name == "adapter_model.safetensors" and beside.is_file():
+            config = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, AttributeError, OSError):  # a header by another tool: diffusers' rule
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    if config.get("use_dora"):
+        raise UserError(f"{path} is a DoRA adapter, which this version can't apply.", fix=_RETRAIN)
+    return config
 
 
-@contextmanager
-def _another_model(path: Path, name: str, shape: tuple[int, ...]) -> Iterator[None]:
-    """Errors about shapes mean that the adapter was trained on a model of other sizes."""
-    try:
-        yield
-    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"The adapter {path} belongs to another model: {name} does not fit a weight of {shape} ({error}).",
-            fix="Use the base model that it was trained on.",
-        ) from error
+def _header_alpha(name: str, config: Mapping[str, Any]) -> float | None:
+    """Alpha by PEFT's settings, made such that alpha/rank is the scale; None for the rank (diffusers' rule)."""
+    module = name.removeprefix("transformer.").removeprefix("base_model.model.")
+    alphas, ranks = config.get("alpha_pattern"), config.get("rank_pattern")
+    alpha = alphas.get(module) if isinstance(alphas, dict) else None
+    alpha = config.get("lora_alpha") if alpha is None else alpha
+    if not isinstance(alpha, int | float):
+        return None
+    if config.get("use_rslora"):  # alpha / √rank (arXiv:2312.03732)
+        rank = ranks.get(module) if isinstance(ranks, dict) else None
+        return float(alpha) * math.sqrt(config.get("r", 1) if rank is None else rank)
+    return float(alpha)

@@ -4,24 +4,31 @@ A picture depends on its job alone: its noise comes from its own CPU generator, 
 time (a batched bfloat16 decode changed a quarter of the pixels by up to 5/255).
 """
 
-import gc
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError, UserError
-from fluxkit.sampling.adapters import merge_adapter
-from fluxkit.sampling.plan import Job
-from fluxkit.sampling.quantizers import Quantizer
+from fluxkit.sampling.adapters import merge_adapters
+from fluxkit.sampling.bases import base_model
+from fluxkit.sampling.decoding import decode, picture, too_large
+from fluxkit.sampling.fast_loader import FastLoader
+from fluxkit.sampling.fast_sampler import FastSampler, free_memory
+from fluxkit.sampling.plan import AdapterWeight, Identity, Job
+from fluxkit.sampling.prompt_encoder import ENCODER_PARTS, Embedding, PromptEncoder
+from fluxkit.sampling.proof import check_effect, prove
+from fluxkit.sampling.quantizers import Plain, Quantizer, RowQuantizer, quantizer
 from fluxkit.sampling.quiet import quiet_libraries
+from fluxkit.sampling.swap import AdapterSwap
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-MAX_SEQUENCE_LENGTH = 512
 # Measured on an H200 with int8 at 1024×1024: 13.7 GiB for one image, about 1.9 GiB for each further one; beyond four
 # a batch gains nothing more.
 _GIB_PER_IMAGE = 2.2
@@ -29,77 +36,71 @@ _GIB_RESERVED = 3.0
 _LARGEST_AUTO_BATCH = 4
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """An encoded prompt, on the CPU: T5's (1, 512, width) and CLIP's pooled (1, width), in bfloat16."""
-
-    prompt: "torch.Tensor"
-    pooled: "torch.Tensor"
-
-
 class FluxSampler:
     """FLUX.1 on this machine's GPU, or on its CPU."""
 
-    def __init__(self, base: str | Path, revision: str | None, quantizer: Quantizer) -> None:
-        """Load all but the transformer.
+    def __init__(
+        self,
+        base: str | Path,
+        revision: str | None,
+        quantizer: Quantizer | RowQuantizer,
+        *,
+        wrapped: bool = False,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        """Load all but the transformer and the text encoders.
 
         Args:
             base: Hub id or local folder in diffusers format.
             revision: the Hub revision.
             quantizer: what the transformer goes through after merging.
+            wrapped: adapters are put beside the quantized weights and swapped there, instead of merged.
+            on_notice: told how the model is held, and what changes when memory runs out; stderr by default.
 
         Raises:
             UserError: the base model is missing or damaged.
         """
+        # Without it the allocator's pieces don't fit together: decoding at 11.0 GiB failed with it off (H100).
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         import torch
 
         quiet_libraries()
-        self._base, self._revision, self._quantizer = str(base), revision, quantizer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if isinstance(quantizer, Plain) and self.device.type == "cuda" and not wrapped:
+            quantizer = RowQuantizer("bf16")  # the same sums, faster
+        self._base, self._revision, self._quantizer = str(base), revision, quantizer
+        self._wrapped = wrapped
+        self._notice = on_notice or _to_stderr
+        self._request: tuple[Sequence[AdapterWeight], float] = ((), 0.0)
+        self._fast: FastSampler | None = None
+        self._swap: AdapterSwap | None = None
+        self._model = base_model(base, revision)
+        self._encoder = PromptEncoder(self._base, revision, self._model.max_sequence_length, self.device)
         self._embeddings: dict[str, Embedding] = {}
         with self._loading():
             from diffusers import FluxPipeline
 
             self._pipe: Any = FluxPipeline.from_pretrained(
-                self._base, revision=revision, transformer=None, dtype=torch.bfloat16
+                self._base, revision=revision, transformer=None, dtype=torch.bfloat16, **dict.fromkeys(ENCODER_PARTS)
             )
         self._pipe.set_progress_bar_config(disable=True)
 
     def encode(self, prompts: Iterable[str]) -> None:
-        """Encode each prompt once, then free the text encoders (9 GiB)."""
-        if not self._encode_on(self.device, list(dict.fromkeys(prompts))):
-            # Text encoders that don't fit the GPU are slow on the CPU, but right.
-            import torch
+        """Encode each prompt once; the text encoders (9 GiB) are loaded for new ones only, and freed."""
+        with self._loading():
+            self._embeddings.update(self._encoder.encode(list(prompts)))
 
-            free_memory()
-            self._encode_on(torch.device("cpu"), list(dict.fromkeys(prompts)))
-        self._pipe.text_encoder = self._pipe.text_encoder_2 = None
-        free_memory()
+    def load_transformer(self, adapters: Sequence[AdapterWeight], strength: float) -> int:
+        """Load the transformer afresh, merge the adapters in bfloat16, quantize, and place it on the device.
 
-    def _encode_on(self, device: "torch.device", prompts: Sequence[str]) -> bool:
-        """Whether it fitted."""
-        import torch
+        A wrapped sampler does it once, without adapters, and then only swaps them.
 
-        try:
-            for encoder in (self._pipe.text_encoder, self._pipe.text_encoder_2):
-                encoder.to(device)
-            with torch.no_grad():
-                for prompt in prompts:
-                    embeds, pooled, _ = self._pipe.encode_prompt(
-                        prompt=prompt, prompt_2=prompt, device=device, max_sequence_length=MAX_SEQUENCE_LENGTH
-                    )
-                    self._embeddings[prompt] = Embedding(embeds.cpu(), pooled.cpu())
-        except torch.OutOfMemoryError:
-            if device.type == "cpu":
-                raise
-            return False
-        return True
-
-    def load_transformer(self, adapter: Path | None, strength: float) -> int:
-        """Load the transformer afresh, merge the adapter in bfloat16, quantize, and place it on the device.
+        Args:
+            adapters: a stack, each with its share.
+            strength: multiplies every share.
 
         Returns:
-            The number of modules merged; 0 without an adapter.
+            The number of layers adapted, over all adapters; 0 without an adapter.
 
         Raises:
             UserError: the adapter is damaged or of another model.
@@ -107,15 +108,25 @@ class FluxSampler:
         """
         import torch
 
-        self._pipe.transformer = None
+        self._request = (adapters, strength)
+        if self._swap is not None:
+            return self._swap.apply(adapters, strength)
+        self._pipe.transformer = self._fast = None
         free_memory()
+        if isinstance(self._quantizer, RowQuantizer):
+            with self._loading():
+                self._fast = FastSampler(self._pipe, self._loader(self._quantizer), adapters, strength, self._notice)
+            self._pipe.vae.to(self.device)
+            return self._fast.modules
         with self._loading():
             from diffusers import FluxTransformer2DModel
 
             transformer = FluxTransformer2DModel.from_pretrained(
                 self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
             )
-        modules = merge_adapter(transformer, adapter, strength) if adapter else 0
+            if lacking := sum(weight.is_meta for weight in transformer.parameters()):
+                raise ValueError(f"its transformer's files lack {lacking} of the weights that its config.json names")
+        modules = 0 if self._wrapped else merge_adapters(transformer, adapters, strength)
         transformer.requires_grad_(False).eval()
         try:
             self._quantizer.place(transformer, self.device)
@@ -126,39 +137,99 @@ class FluxSampler:
                 fix="Close other programs that use the GPU, or use --quantize int8.",
             ) from error
         self._pipe.transformer = transformer
+        if self._wrapped:
+            self._swap = AdapterSwap(transformer)
+            modules = self._swap.apply(adapters, strength)
         return modules
+
+    def prove(self, identity: Identity, adapters: Sequence[AdapterWeight], strength: float) -> float | None:
+        """How far the adapters that are loaded move a prediction (see `proof.prove`).
+
+        Raises:
+            UserError: they change nothing.
+        """
+        if self._fast is not None:
+            return check_effect(self._fast.effect, adapters, strength)
+        return prove(self._pipe.transformer, self._swap, identity, adapters, strength)
 
     def auto_batch_size(self, job: Job) -> int:
         """How many images of this job's size go through at once, by the memory that is free now."""
         import torch
 
+        if self._fast is not None:
+            return self._fast.batch_size(job)
         if self.device.type != "cuda":
             return 2
         free, _ = torch.cuda.mem_get_info(self.device)
         per_image = _GIB_PER_IMAGE * max(job.width * job.height / 1024**2, 0.25)
         return max(1, min(_LARGEST_AUTO_BATCH, int((free / 2**30 - _GIB_RESERVED) / per_image)))
 
-    def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image"]]:
+    def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image | None"]]:
         """Make the pictures of jobs of one size, number of steps and guidance.
 
-        An out-of-memory error halves the batch, for the rest too.
+        An out-of-memory error halves the batch, for the rest too; then blocks are streamed from RAM, where the model
+        can. A picture that would be black, its latents not being finite, is made again in bfloat16 after the others,
+        and is None if that does not help.
 
         Raises:
             GpuMemoryError: not even one image fits.
         """
-        pending = list(jobs)
+        pending, black = list(jobs), list[Job]()
+        if self._fast is not None and pending:
+            self._fast.expect(pending[0], min(batch_size, len(pending)), len(pending))
         while pending:
             batch = pending[:batch_size]
-            latents = self._denoise(batch)
+            latents = self._denoise(batch + batch[-1:] * self._padding(batch, batch_size))
             if latents is None:
-                free_memory()
-                if len(batch) == 1:
-                    raise _image_too_large(batch[0])
-                batch_size = len(batch) // 2
+                batch_size = self._make_room(batch)
                 continue
             for row, job in enumerate(batch):
-                yield job, self._decode(job, latents[row : row + 1])
+                image = self._decode(job, latents[row : row + 1])
+                if image is None and not self._precise:
+                    black.append(job)
+                else:
+                    yield job, image
             del pending[: len(batch)]
+        if black:
+            yield from self._again(black)
+
+    def _padding(self, batch: Sequence[Job], batch_size: int) -> int:
+        """Pictures to add to a last batch that is not full, and to throw away."""
+        full = self._fast is not None and self._fast.padded
+        return batch_size - len(batch) if full else 0
+
+    @property
+    def _precise(self) -> bool:
+        """Whether the weights are in bfloat16: nothing here is more precise."""
+        return isinstance(self._quantizer, Plain) or self._quantizer == RowQuantizer("bf16")
+
+    def _make_room(self, batch: Sequence[Job]) -> int:
+        """After memory ran out: the batch size to go on with.
+
+        Raises:
+            GpuMemoryError: nothing more can be given up.
+        """
+        free_memory()
+        if len(batch) > 1:
+            self._notice(f"GPU memory ran out with {len(batch)} pictures at a time; going on with {len(batch) // 2}.")
+            return len(batch) // 2
+        if self._fast is None or not self._fast.descend():
+            raise too_large(batch[0])
+        return 1
+
+    def _again(self, jobs: Sequence[Job]) -> "Iterator[tuple[Job, Image | None]]":
+        """Pictures whose latents overflowed, in bfloat16; the model is loaded for it and put back."""
+        self._notice(f"{len(jobs)} pictures came out black (not finite); making them again in bfloat16.")
+        request = self._request
+        self._pipe.transformer = self._fast = self._swap = None
+        free_memory()
+        precise = FluxSampler(self._base, self._revision, quantizer("none"), on_notice=self._notice)
+        precise._embeddings = self._embeddings
+        precise.load_transformer(*request)
+        yield from precise.images(jobs, 1)
+        del precise
+        free_memory()
+        self.load_transformer(*request)
 
     def _denoise(self, batch: Sequence[Job]) -> "torch.Tensor | None":
         """Packed latents, one row a job; None when memory ran out.
@@ -170,6 +241,9 @@ class FluxSampler:
         job = batch[0]
         embeddings = [self._embeddings[one.prompt] for one in batch]
         try:
+            if self._fast is not None:
+                self._fast.begin(batch, {one.prompt: self._embeddings[one.prompt].pooled for one in batch})
+            began = time.perf_counter()
             with torch.no_grad():
                 result: torch.Tensor = self._pipe(
                     prompt_embeds=torch.cat([one.prompt for one in embeddings]).to(self.device),
@@ -181,31 +255,22 @@ class FluxSampler:
                     generator=[torch.Generator("cpu").manual_seed(one.seed) for one in batch],
                     output_type="latent",
                 ).images
+            if self._fast is not None:
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize()
+                self._fast.took(batch, len(batch), time.perf_counter() - began)
         except torch.OutOfMemoryError:
             return None
         return result
 
-    def _decode(self, job: Job, packed: "torch.Tensor") -> "Image":
-        """The picture of one row of latents."""
-        import torch
+    def _decode(self, job: Job, packed: "torch.Tensor") -> "Image | None":
+        """The picture of one row of latents; None for one that holds NaN or infinity."""
+        while (pixels := decode(self._pipe, job, packed)) is None:
+            self._make_room([job])
+        return picture(self._pipe, pixels)
 
-        vae = self._pipe.vae
-        # (1, h/16 · w/16, 64) → (1, 16, h/8, w/8): FLUX packs 2×2 latents into one token.
-        rows, columns = job.height // 16, job.width // 16
-        latents = packed.view(1, rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        latents = latents.reshape(1, -1, rows * 2, columns * 2)
-        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
-        pixels = None
-        try:
-            with torch.no_grad():
-                pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
-        except torch.OutOfMemoryError:
-            pass
-        if pixels is None:
-            free_memory()
-            raise _image_too_large(job)
-        image: Image = self._pipe.image_processor.postprocess(pixels, output_type="pil")[0]
-        return image
+    def _loader(self, chosen: RowQuantizer) -> FastLoader:
+        return FastLoader(self._base, self._revision, chosen.kind, self.device)
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
@@ -221,17 +286,5 @@ class FluxSampler:
             ) from error
 
 
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _image_too_large(job: Job) -> GpuMemoryError:
-    return GpuMemoryError(
-        f"One image of {job.width}×{job.height} does not fit into the GPU's memory.",
-        fix="Close other programs that use the GPU, or make smaller images: --size 768x768.",
-    )
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -26,16 +26,17 @@ def load_transformer(base: Path) -> Any:
     return FluxTransformer2DModel.from_pretrained(base, subfolder="transformer", dtype=torch.float32).eval()
 
 
-def lokr_network(transformer: Any, *, multiplier: float = 1.0, full_matrix: bool = False) -> Any:
+def lokr_network(
+    transformer: Any, *, multiplier: float = 1.0, full_matrix: bool = False, algo: str = "lokr", seed: int = 3
+) -> Any:
     """LyCORIS's own wrapper around every attention and feed-forward layer, with random weights."""
     import torch
     from lycoris import LycorisNetwork, create_lycoris
 
     LycorisNetwork.apply_preset({"target_module": ["FluxAttention", "FeedForward"], "enable_conv": False})
-    generator = torch.Generator().manual_seed(3)
-    network = create_lycoris(
-        transformer, multiplier, linear_dim=2, linear_alpha=1, algo="lokr", factor=4, full_matrix=full_matrix
-    )
+    generator = torch.Generator().manual_seed(seed)
+    kind: dict[str, Any] = {"factor": 4, "full_matrix": full_matrix} if algo == "lokr" else {}
+    network = create_lycoris(transformer, multiplier, linear_dim=2, linear_alpha=1, algo=algo, **kind)
     network.apply_to()  # until then the network has no parameters of its own
     with torch.no_grad():
         for parameter in network.parameters():
@@ -55,7 +56,26 @@ def lokr_file(tiny_flux: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+def forward(transformer: Any, dtype: Any = None) -> Any:
+    """What the tiny transformer predicts for one fixed input."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    dtype = dtype or torch.float32
+    with torch.no_grad():
+        return transformer(
+            hidden_states=torch.randn(1, 16, 64, generator=generator).to(dtype),
+            timestep=torch.tensor([0.5], dtype=dtype),
+            guidance=torch.tensor([3.0], dtype=dtype),
+            pooled_projections=torch.randn(1, 32, generator=generator).to(dtype),
+            encoder_hidden_states=torch.randn(1, 8, 32, generator=generator).to(dtype),
+            txt_ids=torch.zeros(8, 3),
+            img_ids=torch.zeros(16, 3),
+            return_dict=False,
+        )[0]
+
+
 @pytest.fixture(scope="session")
 def helpers() -> Any:
-    """`load_transformer` and `lokr_network`; test modules can't import a conftest in importlib mode."""
-    return SimpleNamespace(load_transformer=load_transformer, lokr_network=lokr_network)
+    """`load_transformer`, `lokr_network` and `forward`; test modules can't import a conftest in importlib mode."""
+    return SimpleNamespace(load_transformer=load_transformer, lokr_network=lokr_network, forward=forward)

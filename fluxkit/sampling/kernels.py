@@ -1,0 +1,158 @@
+"""Triton kernels for what lies between FLUX's matrix products: normalize, modulate, activate, rotate, quantize.
+
+Each reads its input once and writes what the next product takes. PyTorch's own operations move the same rows through
+memory four to eight times; `torch.compile` fuses them too, but needs minutes for what Triton builds in seconds.
+Import this only on a GPU (or with TRITON_INTERPRET=1); `ops.py` has the same functions in plain torch.
+"""
+
+# mypy: ignore-errors
+import triton
+import triton.language as tl
+
+FP8_MAX = tl.constexpr(448.0)
+INT8_MAX = tl.constexpr(127.0)
+
+
+@triton.jit
+def _store_row(values, mask, offsets, out_ptr, scale_ptr, row, KIND: tl.constexpr):
+    """One row of the output: 0 as it is, 1 in fp8, 2 in int8, these with the row's scale."""
+    if KIND == 0:
+        tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
+    else:
+        values = values.to(tl.bfloat16).to(tl.float32)  # what the plain path would quantize
+        largest = tl.maximum(tl.max(tl.abs(tl.where(mask, values, 0.0)), axis=0), 1e-12)
+        if KIND == 1:
+            tl.store(scale_ptr + row, largest / FP8_MAX)
+            quantized = tl.clamp(values * (FP8_MAX / largest), -448.0, 448.0)
+        else:
+            tl.store(scale_ptr + row, largest / INT8_MAX)
+            quantized = tl.floor(values * (INT8_MAX / largest) + 0.5)
+        tl.store(out_ptr + offsets, quantized.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def norm_modulate_kernel(
+    x_ptr, scale_ptr, shift_ptr, out_ptr, out_scale_ptr, length, mod_stride,
+    D: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr
+):  # fmt: skip
+    """LayerNorm (no weights, eps 1e-6), then x · (1 + scale) + shift with the picture's own scale and shift."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < D
+    x = tl.load(x_ptr + row * D + columns, mask=mask, other=0.0).to(tl.float32)
+    centred = tl.where(mask, x - tl.sum(x, axis=0) / D, 0.0)
+    normed = centred * (1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / D + 1e-6))
+    picture = row // length
+    scale = tl.load(scale_ptr + picture * mod_stride + columns, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.load(shift_ptr + picture * mod_stride + columns, mask=mask, other=0.0).to(tl.float32)
+    _store_row(normed * (1.0 + scale) + shift, mask, row * D + columns, out_ptr, out_scale_ptr, row, KIND)
+
+
+@triton.jit
+def activate_kernel(
+    left_ptr, right_ptr, out_ptr, out_scale_ptr, left_stride, right_stride,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip
+    """One row of `[left, gelu(right)]`; LEFT or RIGHT may be 0."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < LEFT + RIGHT
+    values = tl.zeros((BLOCK,), dtype=tl.float32)
+    if LEFT > 0:
+        values = tl.load(left_ptr + row * left_stride + columns, mask=columns < LEFT, other=0.0).to(tl.float32)
+    if RIGHT > 0:
+        inside = (columns >= LEFT) & mask
+        x = tl.load(right_ptr + row * right_stride + columns - LEFT, mask=inside, other=0.0).to(tl.float32)
+        # 0.5·x·(1 + tanh(u)) = x·sigmoid(2u)
+        activated = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+        values = tl.where(inside, activated, values)
+    _store_row(values, mask, row * (LEFT + RIGHT) + columns, out_ptr, out_scale_ptr, row, KIND)
+
+
+@triton.jit
+def rotate_kernel(
+    x_ptr, out_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr,
+    length, out_length, offset, x_stride, out_stride, eps,
+    HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, COPY_V: tl.constexpr,
+):  # fmt: skip
+    """RMSNorm and rotary embedding of q and k in a row [q, k, v], in place or into the joint buffer of both streams.
+
+    Program (row, part): part 0 is q, 1 is k, 2 is v (copied only).
+    """
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    width: tl.constexpr = 2 * HALF
+    position = row % length + offset
+    x_row = x_ptr + row * x_stride + part * HEADS * width
+    out_row = out_ptr + ((row // length) * out_length + position) * out_stride + part * HEADS * width
+    # Whole heads in the order in which they lie: loads of every other number took nine times as long (36 of 117 ms a
+    # step on an H100).
+    heads = tl.arange(0, BLOCK)[:, None]
+    columns = tl.arange(0, width)[None, :]
+    mask = (heads < HEADS) & (columns < width)
+    x = tl.load(x_row + heads * width + columns, mask=mask, other=0.0)
+    if part == 2:
+        if COPY_V:
+            tl.store(out_row + heads * width + columns, x, mask=mask)
+    else:
+        weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
+        wide = x.to(tl.float32)
+        factor = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=1) / width + eps)
+        wide = wide * factor[:, None] * tl.load(weight_ptr + columns).to(tl.float32)
+        real, imaginary = tl.split(tl.reshape(wide, (BLOCK, HALF, 2)))
+        turned = tl.reshape(tl.join(-imaginary, real), (BLOCK, width))
+        # cos and sin come with each value twice, as diffusers keeps them.
+        cos = tl.load(cos_ptr + position * width + columns)
+        sin = tl.load(sin_ptr + position * width + columns)
+        result = wide * cos + turned * sin
+        tl.store(out_row + heads * width + columns, result.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_gated_kernel(
+    x_ptr, gate_ptr, change_ptr, length, gate_stride, D: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """X += gate · change, row by row, with the picture's own gate."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < D
+    x = tl.load(x_ptr + row * D + columns, mask=mask).to(tl.float32)
+    gate = tl.load(gate_ptr + (row // length) * gate_stride + columns, mask=mask).to(tl.float32)
+    change = tl.load(change_ptr + row * D + columns, mask=mask).to(tl.float32)
+    tl.store(x_ptr + row * D + columns, (x + gate * change).to(x_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def int8_matmul_kernel(
+    a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, out_ptr, M, N,
+    K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """(M, K) int8 times (N, K) int8, transposed, with a scale a row of each, into bfloat16.
+
+    cuBLAS writes int32 and scales in another kernel; here the scales are applied on the way out.
+    """
+    program = tl.program_id(0)
+    rows, columns = tl.cdiv(M, BM), tl.cdiv(N, BN)
+    # Programs that run together share tiles in L2 (the Triton tutorial's grouped order).
+    group = program // (GROUP * columns)
+    first = group * GROUP
+    height = min(rows - first, GROUP)
+    m = first + (program % (GROUP * columns)) % height
+    n = (program % (GROUP * columns)) // height
+    offs_m = m * BM + tl.arange(0, BM)
+    offs_n = n * BN + tl.arange(0, BN)
+    offs_k = tl.arange(0, BK)
+    a = a_ptr + (offs_m % M).to(tl.int64)[:, None] * K + offs_k[None, :]
+    b = b_ptr + (offs_n % N).to(tl.int64)[None, :] * K + offs_k[:, None]
+    total = tl.zeros((BM, BN), dtype=tl.int32)
+    for _ in range(0, K, BK):  # K is a multiple of BK: ops.py sees to it
+        total = tl.dot(tl.load(a), tl.load(b), total, out_dtype=tl.int32)
+        a += BK
+        b += BK
+    a_scale = tl.load(a_scale_ptr + offs_m, mask=offs_m < M, other=0.0)[:, None]
+    b_scale = tl.load(b_scale_ptr + offs_n, mask=offs_n < N, other=0.0)[None, :]
+    result = total.to(tl.float32) * a_scale * b_scale
+    if BIAS:
+        result += tl.load(bias_ptr + offs_n, mask=offs_n < N, other=0.0).to(tl.float32)[None, :]
+    out = out_ptr + offs_m.to(tl.int64)[:, None] * N + offs_n[None, :]
+    tl.store(out, result.to(tl.bfloat16), mask=(offs_m < M)[:, None] & (offs_n < N)[None, :])
