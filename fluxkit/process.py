@@ -255,20 +255,6 @@ def _text(file: BinaryIO) -> str:
     return file.read().decode("utf-8", "replace")
 
 
-def end_tree(pid: int) -> None:
-    """End a program that somebody else started, and all that it started: TERM, then KILL."""
-    try:
-        top = psutil.Process(pid)
-        tree = [top, *top.children(recursive=True)]
-    except psutil.Error:
-        return
-    for send in ("terminate", "kill"):
-        for process in tree:
-            with contextlib.suppress(psutil.Error):
-                getattr(process, send)()
-        _, tree = psutil.wait_procs(tree, TERMINATE_SECONDS)
-
-
 @dataclass(frozen=True)
 class Background:
     """A program that lives on when this one ends.
