@@ -177,6 +177,7 @@ class FluxSampler:
         pending, black = list(jobs), list[Job]()
         if self._fast is not None and pending:
             self._fast.expect(pending[0], min(batch_size, len(pending)), len(pending))
+            self._fast.prepare(pending, {text: one.pooled for text, one in self._embeddings.items()})
         while pending:
             batch = pending[:batch_size]
             latents = self._denoise(batch + batch[-1:] * self._padding(batch, batch_size))

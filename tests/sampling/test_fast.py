@@ -20,8 +20,20 @@ SIZE: dict[str, Any] = {"width": 64, "height": 48, "num_inference_steps": 2, "gu
 JOBS = plan_jobs({"one": "ohwx man", "two": "a cat"}, seeds=(1, 2), **SIZE)
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the tests that are not about the cache: the text encoders are loaded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _use_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLUXKIT_CACHE", str(shared_cache))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _use_shared_cache: None) -> Path:
+    """Empty, of one test."""
     monkeypatch.setenv("FLUXKIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sampling"
 
@@ -85,7 +97,7 @@ def test_another_strength_is_another_entry(tiny_flux: Path, lokr_file: Path) -> 
     assert pictures(sampler_of(tiny_flux, "fp8", lokr_file, 0.5)) != whole
 
 
-@pytest.mark.parametrize("damage", ["truncated", "overwritten", "another"])
+@pytest.mark.parametrize("damage", ["truncated", "another"])
 def test_a_damaged_entry_is_made_again(tiny_flux: Path, cache: Path, damage: str) -> None:
     first = pictures(sampler_of(tiny_flux, "int8"))
     for kind in ("prompts", "transformers", "tables"):
@@ -93,9 +105,7 @@ def test_a_damaged_entry_is_made_again(tiny_flux: Path, cache: Path, damage: str
         for path in entries:
             whole = path.read_bytes()
             other = entries[0].read_bytes() if path != entries[0] else b""
-            path.write_bytes(
-                {"truncated": whole[: len(whole) // 2], "overwritten": b"x" * len(whole), "another": other}[damage]
-            )
+            path.write_bytes({"truncated": whole[: len(whole) // 2], "another": other or b"x" * len(whole)}[damage])
     assert pictures(sampler_of(tiny_flux, "int8")) == first
     assert pictures(sampler_of(tiny_flux, "int8")) == first
 
@@ -193,3 +203,32 @@ def test_an_adapter_that_moves_no_weight_is_refused(tiny_flux: Path, lokr_file: 
     with pytest.raises(UserError, match="changes nothing"):
         sampler.prove(None, (AdapterWeight(lokr_file),), 1e-9)  # type: ignore[arg-type]
     assert sampler_of(tiny_flux, "fp8", lokr_file).prove(None, (AdapterWeight(lokr_file),), 1.0) > 0.001  # type: ignore
+
+
+def test_tables_that_are_let_go_come_back(tiny_flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkit.sampling import fast_sampler
+
+    expected = pictures(sampler_of(tiny_flux, "bf16"))
+    monkeypatch.setattr(fast_sampler, "_TABLES_KEPT", 1)
+    assert pictures(sampler_of(tiny_flux, "bf16")) == expected
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    import os
+
+    import torch
+
+    from fluxkit.sampling.tensor_cache import TensorCache
+
+    cache = TensorCache(tmp_path, 3000)
+    for number in range(3):
+        assert cache.store({"number": number}, {"x": torch.full((200,), float(number))})
+        os.utime(cache._path({"number": number}), (number, number))
+    kept = [number for number in range(3) if cache.load({"number": number})]
+    assert kept == [0, 1, 2]
+    os.utime(cache._path({"number": 1}), (9, 9))
+    os.utime(cache._path({"number": 0}), (10, 10))
+    os.utime(cache._path({"number": 2}), (5, 5))
+    assert cache.store({"number": 3}, {"x": torch.zeros(200)})
+    assert [number for number in range(4) if cache.load({"number": number})] == [0, 1, 3]
+    assert not cache.store({"number": 4}, {"x": torch.zeros(5000)}), "larger than the whole cache"
