@@ -92,7 +92,7 @@ def pictures(folder: Path) -> dict[str, str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    return [path.name for path in folder.rglob("*") if ".tmp" in path.name]
 
 
 def silent(_done: int, _total: int) -> None:
