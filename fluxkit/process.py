@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil
+
 from fluxkit.errors import InterruptedByUser
 
 INTERRUPT_SECONDS = 60.0  # SimpleTuner ends the step it is in and its own child group; a large model takes a while
@@ -183,6 +185,9 @@ def _interrupt(child: "subprocess.Popen[bytes]", record: BinaryIO, *, whole_grou
 def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float, whole_group: bool = False) -> None:
     """SIGINT to the program alone (SimpleTuner's launcher then ends its own children), then its group: TERM, KILL.
 
+    In the end nothing that it started is left, in whatever session: SimpleTuner's launcher and torch's give their
+    children sessions of their own, which no signal to the group reaches, and which would go on and hold the GPU.
+
     With `whole_group` SIGINT goes to the group too, and the program has ended when all of it has: a shell or
     accelerate may be gone before the trainer has finished what it was writing.
     """
@@ -194,7 +199,9 @@ def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float, whole_gr
         steps.insert(0, (lambda: _signal_group(child, signal.SIGINT), interrupt_seconds))
     elif interrupt_seconds:
         steps.insert(0, (lambda: child.send_signal(signal.SIGINT), interrupt_seconds))
+    started = _descendants(child.pid)
     for send, seconds in steps:
+        started |= _descendants(child.pid)
         send()
         # A second Ctrl-C means: now. It skips to the next, harder step.
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -203,8 +210,19 @@ def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float, whole_gr
             if whole_group and _group_lives_on(child.pid, deadline):
                 continue
             break
-    # What the program left behind in its session.
+    # What the program left behind, in its session and elsewhere. psutil knows a process that took a dead one's number.
     _signal_group(child, signal.SIGKILL)
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _descendants(pid: int) -> "set[psutil.Process]":
+    """All that a program started, and that those started, as far as they can be seen now."""
+    try:
+        return set(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return set()
 
 
 def _group_lives_on(group: int, deadline: float) -> bool:
@@ -244,22 +262,6 @@ def end_children() -> None:
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # gone by now
             child.kill()
-
-
-def end_tree(pid: int) -> None:
-    """End a program that somebody else started, and all that it started: TERM, then KILL."""
-    import psutil
-
-    try:
-        top = psutil.Process(pid)
-        tree = [top, *top.children(recursive=True)]
-    except psutil.Error:
-        return
-    for send in ("terminate", "kill"):
-        for process in tree:
-            with contextlib.suppress(psutil.Error):
-                getattr(process, send)()
-        _, tree = psutil.wait_procs(tree, TERMINATE_SECONDS)
 
 
 @dataclass(frozen=True)

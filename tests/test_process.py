@@ -95,6 +95,25 @@ def test_deaf_program_and_its_children_are_killed(tmp_path: Path, monkeypatch: p
     assert all(gone(pid) for pid in pids)
 
 
+def test_what_is_in_another_session_is_not_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SimpleTuner's launcher and torch's start their children so; this one is too deaf to end them itself."""
+    monkeypatch.setattr(process, "INTERRUPT_SECONDS", 0.2)
+    code = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "child = subprocess.Popen(sleep, start_new_session=True); print(child.pid); time.sleep(60)"
+    )
+    pids: list[int] = []
+
+    def stop(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedByUser):
+        run_stream(code, tmp_path, stop)
+    assert gone(pids[0])
+
+
 def test_a_shells_child_is_asked_too_and_is_waited_for(tmp_path: Path) -> None:
     # The shell and the middle one end at once; the last one takes its time to save.
     trainer = (

@@ -10,10 +10,9 @@ from fluxkit.commands.attach import holder_or_refuse
 from fluxkit.commands.live import Live
 from fluxkit.console import Output
 from fluxkit.errors import UserError
-from fluxkit.process import end_tree
 from fluxkit.project.load import Project
 from fluxkit.trainer.metrics import read_status
-from fluxkit.trainer.occupancy import Holder, holder_of, orphan
+from fluxkit.trainer.occupancy import Holder, end_tree, holder_of, orphan
 from fluxkit.trainer.runs import find_run
 
 LOOK_SECONDS = 0.2

@@ -22,6 +22,7 @@ LOCK_FILE = ".fluxkit-train.lock"
 HOLDER_FILE = ".fluxkit-train.json"
 WAIT_SECONDS = 1.0  # a glance at the lock by `fluxkit runs` holds it for a moment
 SAME_START_SECONDS = 5.0  # the clock may be set while a program runs
+END_SECONDS = 10.0  # between TERM and KILL
 DIED = "died"
 
 
@@ -132,6 +133,22 @@ def orphan(root: Path) -> Holder | None:
     """The last holder, if it is gone and its trainer is not."""
     holder = _read(root)
     return holder if holder.trainer_lives and holder.pid != os.getpid() else None
+
+
+def end_tree(pid: int) -> None:
+    """End a program that somebody else started, and all that it started: TERM, then KILL."""
+    import psutil
+
+    try:
+        top = psutil.Process(pid)
+        tree = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return
+    for send in ("terminate", "kill"):
+        for process in tree:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, send)()
+        _, tree = psutil.wait_procs(tree, END_SECONDS)
 
 
 def status_of(run: Run, holder: Holder | None) -> str:

@@ -106,6 +106,56 @@ def test_what_a_thread_reports_is_there_at_once(
     assert run_python(tmp_path, names, PUT.format(module=module)) == told
 
 
+FAKE_VAE = """
+class Backend:
+    def __init__(self): self.buckets = {"1.0": ["mine"]}
+    def read_cache(self): return self.buckets
+class VAECache:
+    def __init__(self): self.metadata_backend = Backend()
+    def process_buckets(self):
+        buckets = self.metadata_backend.read_cache().copy()
+        buckets["1.0"].append("another's")
+        return buckets
+"""
+CACHE = "from {module} import vae; c = vae.VAECache(); print(c.process_buckets(), c.metadata_backend.read_cache())"
+
+
+@pytest.mark.parametrize("module", ["simpletuner.helpers.caching", "helpers.caching"])
+@pytest.mark.parametrize("names", [(), ("vae_shares",)])
+def test_caching_latents_leaves_a_process_its_share(tmp_path: Path, module: str, names: tuple[str, ...]) -> None:
+    folder = tmp_path / "libraries" / module.replace(".", "/")
+    folder.mkdir(parents=True)
+    (folder / "vae.py").write_text(FAKE_VAE)
+    all_photos = {"1.0": ["mine", "another's"]}
+    after = {"1.0": ["mine"]} if names else all_photos
+    assert run_python(tmp_path, names, CACHE.format(module=module)) == f"{all_photos} {after}"
+
+
+def test_what_the_launcher_set_for_itself_does_not_reach_the_training(tmp_path: Path) -> None:
+    ask = "import os; print(os.environ.get('SIMPLETUNER_SKIP_TORCH'))"
+    # As the command line tool does: set in its own process, inherited by what it starts.
+    tool = f"import os, subprocess, sys; os.environ['SIMPLETUNER_SKIP_TORCH'] = '1'; {ask}; sys.stdout.flush()\n"
+    tool += f"subprocess.run([sys.executable, '-c', {ask!r}])"
+    assert run_python(tmp_path, ("skip_torch",), tool).split() == ["1", "None"]
+    assert run_python(tmp_path, (), tool).split() == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("release", "adapter", "names"),
+    [
+        ("4.8.0", "lycoris", ("lycoris_sync", "skip_torch", "vae_shares")),
+        ("4.8.0", "standard", ("skip_torch", "vae_shares")),
+        ("4.10.1", "lycoris", ("lycoris_sync", "skip_torch")),
+        ("3.3.4", "lycoris", ("lycoris_sync",)),
+        ("1.2.5", "lycoris", ("lycoris_sync",)),
+    ],
+)
+def test_several_processes_get_what_they_need(release: str, adapter: str, names: tuple[str, ...]) -> None:
+    asked = {"rehearsal_without_cuda": False, "precision": "int8-quanto", "adapter": adapter}
+    assert shims_for(release, processes=2, **asked) == ("thread_queue", *names)
+    assert shims_for(release, processes=1, **asked) == ("thread_queue",)
+
+
 def test_nothing_is_imported_early_and_the_next_sitecustomize_runs(tmp_path: Path) -> None:
     code = "import sys; print('torch' in sys.modules, 'bitsandbytes' in sys.modules, chained)"
     assert run_python(tmp_path, ("pin_memory", "linear4bit"), code) == "False False True"
