@@ -33,7 +33,17 @@ def test_the_real_trainer_is_measured_phase_by_phase_and_a_failure_is_a_result(
     tmp_path: Path, project_root: Path
 ) -> None:
     (tmp_path / "candidates.toml").write_text(CANDIDATES)
-    flags = ["--rehearse", "--steps", "4", "--work", tmp_path / "work", "--results", tmp_path / "results.jsonl"]
+    flags = [
+        "--rehearse",
+        "--steps",
+        "4",
+        "--seconds",
+        "900",
+        "--work",
+        tmp_path / "work",
+        "--results",
+        tmp_path / "results.jsonl",
+    ]
     done = subprocess.run(
         [
             sys.executable,
