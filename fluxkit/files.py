@@ -19,14 +19,19 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; on success it replaces `path`, on any failure it is removed.
+
+    Args:
+        path: the file.
+        make_folder: whether its folder is made where it is missing.
 
     Raises:
         UserError: the disk is full or the folder can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last: writers such as Pillow choose the format by it.
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f".tmp{path.suffix}")
     except OSError as error:

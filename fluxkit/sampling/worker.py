@@ -76,10 +76,13 @@ class Worker:
             yield from self._writer.put(partial(self._write, waiting[job], image, self._modules, self._effect))
 
     def _write(self, task: Task, image: "Image", modules: int, effect: float | None) -> Made:
-        if not task.path.parent.is_dir():  # writing would make it anew, on whatever disk is there now
-            raise folder_gone(task.path.parent)
         identity = self._work.identities[task.job.adapter]
-        write_image(task.path, image, task.job, identity, metadata=self._work.metadata)
+        try:
+            write_image(task.path, image, task.job, identity, metadata=self._work.metadata)
+        except UserError as error:
+            if not task.path.parent.is_dir():
+                raise folder_gone(task.path.parent) from error
+            raise
         return Made(task.key, modules, effect)
 
     def _load(self, model: tuple[str, float]) -> FluxSampler:

@@ -83,7 +83,8 @@ def write_image(path: Path, image: "Image", job: Job, identity: Identity, *, met
     """
     text = _encodable(parameters(job, identity)) if metadata else None
     facts = json.dumps(describe(job, identity), ensure_ascii=True) if metadata else None
-    with atomic_path(path) as temporary:
+    # Its folder was made when the run began; one that is gone is not made anew, on whatever disk is there now.
+    with atomic_path(path, make_folder=False) as temporary:
         save_picture(temporary, image, text, facts)
 
 

@@ -44,6 +44,8 @@ def installed(project: Path, trainer: Trainer, tmp_path: Path) -> Iterator[Train
         shutil.copy(tmp_path / "env" / "bin" / "simpletuner", environment.python.parent)
         environment.python.unlink(missing_ok=True)
         environment.python.symlink_to(sys.executable)
+        (environment.root / "pyvenv.cfg").touch()
+        (environment.root / "lib" / "python3.12" / "site-packages").mkdir(parents=True, exist_ok=True)
         (environment.root / MARKER).write_text(json.dumps({"digest": environment.digest}))
 
     yield make
