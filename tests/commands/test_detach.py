@@ -20,7 +20,7 @@ from fluxkit.trainer.runs import Run, list_runs
 from tests.commands.test_train import Trainer
 from tests.commands.trainers import DEAF, FINISH, PATIENT, wait_until
 
-pytestmark = pytest.mark.usefixtures("no_dictionaries")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_dictionaries")]
 # The fluxkit of the subprocesses, without the search through dictionaries that takes it seconds.
 FLUXKIT = (
     "import fluxkit.dataset.trigger as trigger, sys; trigger.word_languages = lambda _: {};"

@@ -189,6 +189,7 @@ def _fault_env(fault: str, request: pytest.FixtureRequest) -> dict[str, str]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_try_succeeds(
     fault: str, tmp_path: Path, project: Path, lock: Lock, request: pytest.FixtureRequest
@@ -230,6 +231,7 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
     assert after == before
 
 
+@pytest.mark.slow
 def test_two_at_once_build_once(tmp_path: Path, project: Path, lock: Lock) -> None:
     both = [start(project, tmp_path / "requirements.txt") for _ in range(2)]
     said = [child.communicate(timeout=120)[0] for child in both]

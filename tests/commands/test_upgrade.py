@@ -26,6 +26,7 @@ from fluxkit.trainer.releases import Release, find_release
 from fluxkit.trainer.schema import load_schema
 from tests.projects import start_project
 
+pytestmark = pytest.mark.slow  # each installs a wheel
 PARSER = """
 import argparse
 def get_argument_parser():

@@ -16,6 +16,7 @@ from fluxkit.sampling.pipeline import FluxSampler
 from fluxkit.sampling.plan import AdapterWeight, Job, SamplingPlan, plan_jobs
 from fluxkit.sampling.quantizers import Plain, RowQuantizer
 
+pytestmark = pytest.mark.slow  # each loads a model
 SIZE: dict[str, Any] = {"width": 64, "height": 48, "num_inference_steps": 2, "guidance_scale": 3.0}
 JOBS = plan_jobs({"one": "ohwx man", "two": "a cat"}, seeds=(1, 2), **SIZE)
 

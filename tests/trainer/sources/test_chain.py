@@ -22,7 +22,7 @@ from fluxkit.trainer.lockfile import read_lock_file
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
 from tests.projects import start_project
 
-pytestmark = pytest.mark.usefixtures("wheels")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wheels")]
 FLAT, PACKAGED = "1.4.0", "4.7.0"
 QUIET = Output(verbosity=-1)
 
