@@ -60,7 +60,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUXKIT_CACHE", str(Path(installed.stdout.strip().splitlines()[-1]).parents[1]))
     # Without a GPU the trainer needs the repair that a rehearsal brings.
     needed = shims_for("4.8.0", rehearsal_without_cuda=True, precision="int8-quanto")
-    monkeypatch.setattr("fluxkit.commands.train.shims_for", lambda *_, **__: needed)
+    monkeypatch.setattr("fluxkit.commands.launching.shims_for", lambda *_, **__: needed)
     return root
 
 

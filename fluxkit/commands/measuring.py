@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxkit.commands.assemble import assemble, has_cuda, whole_environment
-from fluxkit.commands.train import plan_run
+from fluxkit.commands.launching import plan_run
 from fluxkit.console import Output
 from fluxkit.hardware import MemoryWatch, training_card
 from fluxkit.hub import check_base
