@@ -6,7 +6,6 @@ FLUXKIT_TEST_RELEASES=all (or a list such as 3.3.4,4.0.6) widens the choice; abo
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,13 @@ import pytest
 
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.trainer.releases import releases
+from tests.real import fluxkit
 
-# Read before the fixtures give every test a home of its own: an environment is made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
 PACKAGED = [release.version for release in releases() if release.locks]
 CHOSEN = os.environ.get("FLUXKIT_TEST_RELEASES", "4.8.0,4.10.1")
 RELEASES = PACKAGED if CHOSEN == "all" else CHOSEN.split(",")
 TRAINED = "4.10.1"  # 4.8.0 is trained by the demo's test
 MARK = "fluxkit-accepts:"
-
-
-def fluxkit(*arguments: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fluxkit", *arguments],
-        env={**REAL_ENVIRONMENT, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def make_project(root: Path, release: str) -> Path:

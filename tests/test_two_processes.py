@@ -1,18 +1,13 @@
 """Two CPU processes (gloo) rehearse with the real SimpleTuner 4.8.0, and train one adapter."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fluxkit.dataset.demo import make_demo_dataset
-
-# Read before the fixtures give every test a home of its own: an environment is made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
+from tests.real import fluxkit
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fluxkit("train", "-C", root, "--rehearse", "--gpus", "2", "-o", "torch_num_threads=1")
     (record,) = root.glob("runs/*/run.json")
     return record.parent
-
-
-def fluxkit(*arguments: str | Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fluxkit", *arguments],
-        env={**REAL_ENVIRONMENT, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def check_resume(run: Run, assembled: Assembled, schema: OptionSchema, out: Outp
     return Resume(point, tuple(changes))
 
 
-def begin_resume(run: Run, resume: Resume, assembled: Assembled, batch_size: int, out: Output) -> Run:
+def begin_resume(run: Run, resume: Resume, assembled: Assembled, out: Output) -> Run:
     """Move damaged checkpoints out of the trainer's way, and write into the record what the run goes on with.
 
     Final weights of an earlier launch go too: those that are there at the end must be of this one.
@@ -82,7 +82,6 @@ def begin_resume(run: Run, resume: Resume, assembled: Assembled, batch_size: int
         release=assembled.release.version,
         profile=request.profile,
         resolutions=request.resolutions,
-        batch_size=batch_size,
     )
 
 

@@ -125,10 +125,11 @@ def _train(
         print_plan(plan, assembled, folder, existing, out)
         return None
     run = existing or _start(opened, assembled, base)
-    together = _batch_size(assembled) * topology.processes
     if resume:
-        run = begin_resume(run, resume, assembled, together, out)
-    run = run.update(gpus=topology.gpus, machines=topology.machines, batch_size=together)
+        run = begin_resume(run, resume, assembled, out)
+    run = run.update(
+        gpus=topology.gpus, machines=topology.machines, batch_size=_batch_size(assembled) * topology.processes
+    )
     occupancy.name(run.record.id)
     assembled = watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)

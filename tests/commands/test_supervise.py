@@ -15,7 +15,8 @@ from fluxkit.trainer.metrics import losses, read_metrics, read_status
 from fluxkit.trainer.occupancy import holder_of, occupy
 from fluxkit.trainer.runs import Run, list_runs
 from tests.commands.test_train import Trainer, run_train
-from tests.commands.trainers import DEAF, FINISH, PATIENT, POST, STEP, interrupting
+from tests.commands.trainers import DEAF, FINISH, PATIENT, POST, STEP
+from tests.interrupting import interrupting
 
 STATUS = """
 def status(number, loss):

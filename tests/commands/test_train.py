@@ -3,10 +3,8 @@
 import errno
 import json
 import os
-import signal
 import stat
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from fluxkit.trainer.environment import Environment, environment_for
 from fluxkit.trainer.integrity import Damage
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+from tests.interrupting import interrupting
 from tests.projects import start_project
 
 BAR = "Epoch 1/1, Steps: 100%|#| {step}/{total} [00:01<00:00,  1.00s/it, lr=1e-4, step_loss=0.25]"
@@ -144,22 +143,9 @@ def test_a_failure_is_explained_by_what_this_launch_printed(project: Path, train
 
 def test_ctrl_c_keeps_the_checkpoint_and_the_next_train_continues_the_run(project: Path, trainer: Trainer) -> None:
     trainer(SAVE + "save(5)\nPath('up').touch()\ntime.sleep(60)")
-    stop = threading.Event()
-
-    def interrupt_when_up() -> None:
-        while not list(project.glob("runs/*/up")):
-            if stop.wait(0.05):
-                return
-        os.kill(os.getpid(), signal.SIGINT)
-
-    watcher = threading.Thread(target=interrupt_when_up)
-    watcher.start()
-    try:
-        with pytest.raises(InterruptedByUser, match="checkpoint-5 is kept") as caught:
-            run_train(project)
-    finally:
-        stop.set()
-        watcher.join()
+    up = interrupting(project, "runs/*/up")
+    with up, pytest.raises(InterruptedByUser, match="checkpoint-5 is kept") as caught:
+        run_train(project)
     assert "fluxkit train" in caught.value.fix
     trainer(FINISH + "Path('seen').write_text(config['--resume_from_checkpoint'])")
     run = run_train(project)

@@ -14,7 +14,7 @@ from fluxkit.trainer.control import is_complete
 from fluxkit.trainer.metrics import losses, read_metrics, read_status
 from fluxkit.trainer.runs import list_runs
 from tests.commands.trainers import wait_until
-from tests.test_releases_for_real import REAL_ENVIRONMENT, fluxkit
+from tests.real import REAL_ENVIRONMENT, fluxkit
 
 RELEASE = "4.8.0"
 

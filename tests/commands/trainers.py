@@ -1,11 +1,6 @@
-"""What stand-ins for the trainer do, as code that the fixture `trainer` runs; and Ctrl-C at a chosen moment."""
+"""What stand-ins for the trainer do, as code that the fixture `trainer` runs."""
 
-import os
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from tests.commands.test_train import BAR, FINISH, SAVE
 
@@ -44,7 +39,7 @@ time.sleep(60)
 )
 # Trains three steps and goes on, whatever it is asked.
 DEAF = SAVE + STEP + "for number in (1, 2, 3):\n    step(number, number / 10)\nPath('up').touch()\ntime.sleep(60)\n"
-__all__ = ["DEAF", "FINISH", "PATIENT", "POST", "SAVE", "SIGNALS", "STEP", "interrupting", "wait_until"]
+__all__ = ["DEAF", "FINISH", "PATIENT", "POST", "SAVE", "SIGNALS", "STEP", "wait_until"]
 
 
 def wait_until(condition, what: str, seconds: float = 60.0) -> None:
@@ -55,25 +50,3 @@ def wait_until(condition, what: str, seconds: float = 60.0) -> None:
             return
         pause.wait(0.05)
     raise AssertionError(f"never happened: {what}")
-
-
-@contextmanager
-def interrupting(project: Path, *moments: str, number: signal.Signals = signal.SIGINT) -> Iterator[None]:
-    """Send this process the signal whenever a file of that pattern has appeared in the project, one after the other."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        for moment in moments:
-            while not list(project.glob(moment)):
-                if stop.wait(0.05):
-                    return
-            stop.wait(0.3)
-            os.kill(os.getpid(), number)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()

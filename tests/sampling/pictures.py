@@ -1,13 +1,17 @@
 """Folders of images with a ledger, drawn instead of made: what gallery, grids and picks are tried on."""
 
+import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from fluxkit.sampling.ledger import open_ledger
 from fluxkit.sampling.plan import AdapterContent, Identity, Job, job_key, plan_jobs
+from fluxkit.sampling.server import gallery_server
 from fluxkit.sampling.writer import describe, write_image
 
 HOSTILE = '</script><img src=x onerror="document.title=\'owned\'"> {{ 7 * 7 }} "quoted", 😀\n# $&'
@@ -55,3 +59,15 @@ def make_folder(
             ledger.add(key, path, describe(job, identity))
             made[key] = job
     return made
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[ThreadingHTTPServer]:
+    """The gallery's server at work on a folder, in a thread."""
+    server = gallery_server(folder)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

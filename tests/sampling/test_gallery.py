@@ -16,9 +16,9 @@ from fluxkit.console import Output
 from fluxkit.errors import UserError
 from fluxkit.sampling.gallery import refresh_gallery
 from fluxkit.sampling.picks import read_picks, set_pick
-from fluxkit.sampling.server import address, gallery_server
+from fluxkit.sampling.server import address
 from fluxkit.sampling.writer import read_parameters
-from tests.sampling.pictures import HOSTILE, make_folder
+from tests.sampling.pictures import HOSTILE, make_folder, serving
 
 QUIET = Output(verbosity=-1)
 
@@ -94,13 +94,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(folder: Path) -> Iterator[Client]:
-    server = gallery_server(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield Client(server)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(folder) as server:
+        yield Client(server)
 
 
 def test_the_server_gives_page_and_pictures(client: Client, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 
 from fluxkit.sampling.gallery import refresh_gallery
 from fluxkit.sampling.picks import read_picks, set_pick
-from fluxkit.sampling.server import address, gallery_server
-from tests.sampling.pictures import make_folder
+from fluxkit.sampling.server import address
+from tests.sampling.pictures import make_folder, serving
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's package
 ARGUMENTS = (
@@ -68,13 +67,8 @@ def open_page(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture
 def served(folder: Path) -> Iterator[str]:
-    server = gallery_server(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield address(server)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(folder) as server:
+        yield address(server)
 
 
 def _bad(message: Any) -> bool:

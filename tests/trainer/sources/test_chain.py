@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import FluxkitError, InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.lockfile import read_lock_file
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+from tests.interrupting import interrupting
 from tests.projects import start_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wheels")]
@@ -135,22 +134,8 @@ def test_a_failed_training_is_a_failure_whatever_train_sh_returns(project: Path,
 
 def test_ctrl_c_reaches_the_trainer_through_the_shell_and_lets_it_finish(project: Path, upstream) -> None:
     installed(project, PACKAGED, upstream)
-    stop = threading.Event()
-
-    def interrupt_when_up() -> None:
-        while not list(project.glob("runs/*/output/up")):
-            if stop.wait(0.05):
-                return
-        os.kill(os.getpid(), signal.SIGINT)
-
-    watcher = threading.Thread(target=interrupt_when_up)
-    watcher.start()
-    try:
-        with pytest.raises(InterruptedByUser):
-            run_train(project, "webhook_config=sleep")
-    finally:
-        stop.set()
-        watcher.join()
+    with interrupting(project, "runs/*/output/up"), pytest.raises(InterruptedByUser):
+        run_train(project, "webhook_config=sleep")
     (run,) = list_runs(project / "runs")
     assert (run.output_dir / "ended").read_text() == "well"
 
