@@ -4,10 +4,17 @@
 
 makes DIR/bin/python (this interpreter's), DIR/bin/simpletuner and DIR/bin/accelerate, which import from the folders
 named, the first one first. `benchmarks/profiles.py --environment DIR` takes it. Standard library only.
+
+    python3 benchmarks/borrow_environment.py --installed 4.8.0 --site …
+
+makes it where `fluxkit install` would have put that release, so that fluxkit's own commands (`fit --measure`, `train`)
+take it on such a machine. This needs what fluxkit imports.
 """
 
 import argparse
 import importlib.metadata
+import json
+import platform
 import sys
 import venv
 from pathlib import Path
@@ -40,6 +47,29 @@ def borrow(folder: Path, sites: list[Path]) -> list[Path]:
     return made
 
 
+def place_of(version: str) -> tuple[Path, str]:
+    """Where fluxkit looks for a release on this machine, and the digest of its lock.
+
+    Raises:
+        SystemExit: fluxkit ships no lock for it.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from fluxkit.trainer.cached import environment_for
+    from fluxkit.trainer.lock import choose_platform, shipped_lock
+    from fluxkit.trainer.releases import find_release
+
+    lock = shipped_lock(find_release(version), choose_platform("auto"))
+    if lock is None:
+        sys.exit(f"fluxkit ships no lock of SimpleTuner {version} for this machine.")
+    return environment_for(lock).root, lock.digest
+
+
+def mark_ready(folder: Path, digest: str, version: str) -> None:
+    """Say that the environment of that lock is there: it is borrowed, and its packages are not listed."""
+    marker = {"digest": digest, "python": platform.python_version(), "release": version, "borrowed": True}
+    (folder / "fluxkit-ready.json").write_text(json.dumps(marker), encoding="utf-8")
+
+
 def _entry_point(package: str, program: str, sites: list[Path]) -> str:
     for found in importlib.metadata.distributions(name=package, path=[str(site) for site in sites]):
         for entry in found.entry_points:
@@ -50,8 +80,16 @@ def _entry_point(package: str, program: str, sites: list[Path]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--site", type=Path, action="append", required=True)
+    parser.add_argument("--installed", metavar="VERSION", help="where fluxkit looks for that release, instead of DIR")
     arguments = parser.parse_args()
+    if (arguments.folder is None) == (arguments.installed is None):
+        parser.error("name DIR or --installed VERSION")
+    if arguments.installed:
+        arguments.folder, its_digest = place_of(arguments.installed)
+        arguments.folder.parent.mkdir(parents=True, exist_ok=True)
     for made in borrow(arguments.folder, arguments.site):
         print(made)
+    if arguments.installed:
+        mark_ready(arguments.folder, its_digest, arguments.installed)

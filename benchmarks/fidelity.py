@@ -2,7 +2,8 @@
 
     python benchmarks/fidelity.py                                   # full size, on a GPU
     python benchmarks/fidelity.py --size tiny --precision int8-quanto
-    python benchmarks/fidelity.py --report                          # into docs/profiles.md too
+    python benchmarks/fidelity.py --results FILE --jobs 4           # four at once, each a line of FILE as it is done
+    python benchmarks/fidelity.py --from FILE --report              # the table of FILE, into docs/profiles.md
 
 Run it with the Python of the trainer's environment, which has the quantizers that the trainer uses. One block of random
 weights is on the device at a time, drawn again from its seed whenever it is needed, so that the depth of 57 blocks
@@ -16,9 +17,12 @@ costs no memory. The backward pass goes through all of them the same way. Loss o
 
 import argparse
 import json
+import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +35,15 @@ from diffusers.models.transformers.transformer_flux import (
     FluxSingleTransformerBlock,
     FluxTransformerBlock,
 )
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "profiles.md"
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
 # The largest block error and the smallest cosine of a profile, set before the full size was measured: with weights of
 # 8 bits, and of 4 for cards that hold no more.
 BOUNDS = {8: (0.08, 0.99), 4: (0.25, 0.95)}
+# Without cuDNN's, whose backward pass failed here on an H200 with torch 2.11 ("mha_graph.execute … is_good()").
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _STD = 0.02  # of the full size's weights, as benchmarks/full_flux.py draws them
 
 
@@ -135,7 +142,9 @@ def _nf4(block: torch.nn.Module) -> None:
 
 # Name → bits of a weight, and what makes a block's linears so, in place.
 PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
+    # What the profiles are made of comes first.
     "int8-quanto": (8, lambda block: _quanto(block, "qint8")),
+    "nf4-bnb": (4, _nf4),
     "fp8-quanto": (8, lambda block: _quanto(block, "qfloat8_e4m3fn")),
     "int8-torchao": (8, _torchao_int8),
     "fp8-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8DynamicActivationFloat8WeightConfig())),
@@ -143,7 +152,6 @@ PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
     "int8-sdnq": (8, lambda block: _sdnq(block, "int8")),
     "int8-sdnq-matmul": (8, lambda block: _sdnq(block, "int8", matmul=True)),
     "uint4-sdnq": (4, lambda block: _sdnq(block, "uint4")),
-    "nf4-bnb": (4, _nf4),
     "int4-quanto": (4, lambda block: _quanto(block, "qint4")),
 }
 
@@ -259,7 +267,7 @@ def backward(
 
 
 def _run(network: Network, block: torch.nn.Module, state: Any, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    with torch.autocast(network.device, dtype=torch.bfloat16):
+    with sdpa_kernel(_ATTENTION), torch.autocast(network.device, dtype=torch.bfloat16):
         text, picture = block(
             hidden_states=state[1],
             encoder_hidden_states=state[0],
@@ -318,38 +326,83 @@ def table(results: list[Fidelity], where: str) -> str:
     return "\n".join([where, "", head, "|---|---|---|---|---|---|", *rows])
 
 
+def _measured(precision: str, size: Size, arguments: argparse.Namespace) -> Fidelity | None:
+    try:
+        return compare(size, precision, arguments.device, edge=arguments.edge, text=arguments.text)
+    except Exception as error:  # a library that is missing, or can't do this here, is a result too
+        print(f"{precision}: not measured: {type(error).__name__}: {error}", file=sys.stderr)
+        traceback.print_exc()
+        return None
+
+
+def _alone(precision: str) -> Fidelity | None:
+    """In a process of its own: after an error of CUDA's nothing more can be measured in the same one."""
+    argv = [sys.executable, __file__, *sys.argv[1:], f"--only={precision}", "--json"]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return Fidelity(**json.loads(lines[-1])) if lines else None
+
+
+def _all(wanted: list[str], size: Size, arguments: argparse.Namespace) -> Iterator[Fidelity]:
+    """The results as they come: nothing of it is timed, so several may share the device."""
+    if len(wanted) == 1:
+        one = _measured(wanted[0], size, arguments)
+        yield from [one] if one else []
+        return
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for done in as_completed([pool.submit(_alone, precision) for precision in wanted]):
+            if (one := done.result()) is not None:
+                yield one
+
+
+def read_results(path: Path) -> tuple[list[Fidelity], str]:
+    """What a file of results holds, in the precisions' order, the newest of each; and where it was measured."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not lines:
+        sys.exit(f"{path} holds no result.")
+    where = lines[-1]["where"]
+    found = {line["precision"]: line for line in lines if line["where"] == where}
+    fields = [{key: value for key, value in line.items() if key != "where"} for line in found.values()]
+    return sorted((Fidelity(**each) for each in fields), key=lambda one: list(PRECISIONS).index(one.precision)), where
+
+
 def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="may be repeated [default: all]")
+    parser.add_argument("--only", choices=PRECISIONS, help=argparse.SUPPRESS)
     parser.add_argument("--edge", type=int, default=512, help="of the picture, in pixels")
     parser.add_argument("--text", type=int, default=512, help="the caption's tokens")
     parser.add_argument("--blocks", metavar="DOUBLE,SINGLE", help="fewer blocks than the size has")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once, each in a process of its own")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="each result is a line of it, as it comes")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing, take its results")
     parser.add_argument("--report", action="store_true", help="write the table into docs/profiles.md")
     arguments = parser.parse_args()
     size = SIZES[arguments.size]
     if arguments.blocks:
         double, single = (int(number) for number in arguments.blocks.split(","))
         size = Size(double, single, size.heads, size.head, size.axes, size.factors)
-    results = []
-    for precision in arguments.precision or PRECISIONS:
-        try:
-            one = compare(size, precision, arguments.device, edge=arguments.edge, text=arguments.text)
-        except Exception as error:  # a library that is missing, or can't do this here, is a result too
-            print(f"{precision}: not measured: {type(error).__name__}: {error}", file=sys.stderr)
-            continue
-        results.append(one)
-        print(json.dumps(asdict(one)) if arguments.json else one, flush=True)
+    wanted = [arguments.only] if arguments.only else arguments.precision or list(PRECISIONS)
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
     blocks = f"{size.double} double and {size.single} single blocks of width {size.width}"
     where = f"{name}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}; {blocks}, a picture of {arguments.edge}."
+    results = []
+    if arguments.source:
+        results, where = read_results(arguments.source)
+    for one in () if arguments.source else _all(wanted, size, arguments):
+        results.append(one)
+        print(json.dumps(asdict(one)) if arguments.json else one, flush=True)
+        if arguments.results and not arguments.only:
+            with arguments.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**asdict(one), "where": where}) + "\n")
     text = table(results, where)
     if not arguments.json:
         print(text)
-    if arguments.report:
+    if arguments.report and not arguments.only:
         before, _, rest = REPORT.read_text(encoding="utf-8").partition(BEGIN)
         REPORT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
     return 0 if results else 1

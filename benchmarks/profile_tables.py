@@ -33,6 +33,7 @@ class Candidate:
         cap_gib: what PyTorch's allocator may take.
         settings: the settings, named after the candidate.
         baseline: whether the others are compared with it.
+        profile: the profile that its measurement proves; the class's by default.
     """
 
     vram: str
@@ -40,6 +41,7 @@ class Candidate:
     cap_gib: float
     settings: ProfileSettings
     baseline: bool = False
+    profile: str = ""
 
     @property
     def digest(self) -> str:
@@ -71,6 +73,7 @@ class Result:
         card_gib: the most in use on the card.
         run_seconds: the whole run.
         baseline: whether the others are compared with it.
+        shims: repairs that it was launched with; empty in results of 2026-11-24, from before they were kept.
     """
 
     vram: str
@@ -92,6 +95,7 @@ class Result:
     card_gib: float | None = None
     run_seconds: float = 0.0
     baseline: bool = False
+    shims: tuple[str, ...] = ()
 
     @property
     def reserved(self) -> float | None:
@@ -123,7 +127,9 @@ def load_candidates(path: Path) -> list[Candidate]:
         shims = tuple(entry.get("shims", below.get("shims", ())))
         settings = ProfileSettings(name=name, shims=shims, **tables)
         cap = float(data["class"][vram]["cap_gib"])
-        found.append(Candidate(vram, entry["why"], cap, settings, bool(entry.get("baseline"))))
+        found.append(
+            Candidate(vram, entry["why"], cap, settings, bool(entry.get("baseline")), entry.get("profile", vram))
+        )
     return found
 
 
@@ -160,6 +166,7 @@ def read_results(path: Path) -> list[Result]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         data = json.loads(line)
         pace = {int(edge): seconds for edge, seconds in data.pop("seconds_per_step").items()}
+        data["shims"] = tuple(data.get("shims", ()))
         result = Result(**data, seconds_per_step=pace)
         found[result.vram, result.name] = result
     return list(found.values())
@@ -172,7 +179,8 @@ def table(results: Iterable[Result]) -> str:
         groups.setdefault((one.vram, one.gpu, one.cap_gib, one.simpletuner), []).append(one)
     pieces = []
     for (vram, gpu, cap, release), group in groups.items():
-        base = next((one for one in group if one.baseline and one.ok), None)
+        bases = [one for one in group if one.baseline and one.seconds_per_step]
+        base = next((one for one in bases if one.shims), next(iter(bases), None))
         head = f"### {vram}: {gpu or 'CPU'}, SimpleTuner {release}, allocator capped at {cap} GiB"
         columns = (
             "| candidate | fits with 5 % left | allocated / reserved | of the card | 512 / 1024, s/step | batch | "
@@ -188,10 +196,11 @@ def _row(one: Result, base: Result | None) -> str:
     left = "too little left" if one.reserved is not None else "not measured: no GPU"
     fits = "yes" if one.has_room else left if one.ok else f"no ({where}): {one.reason[:80]}"
     per = one.per_picture(1024)
-    beside = base.per_picture(1024) if base and base is not one else None
+    # Times of before and after `no_tracing` are never compared.
+    beside = base.per_picture(1024) if base and base is not one and bool(base.shims) == bool(one.shims) else None
     times = f" ({beside / per:.2f}×)" if per and beside else ""
     cells = [
-        f"{one.name}{' (compared with)' if one.baseline else ''}",
+        f"{one.name}{' (compared with)' if one.baseline else ''}{'' if one.shims else ' †'}",
         fits,
         f"{_cell(max(one.allocated_gib.values(), default=None))} / {_cell(one.reserved)}",
         _cell(one.card_gib),

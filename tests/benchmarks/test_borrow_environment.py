@@ -3,8 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.borrow_environment import borrow
+from benchmarks import borrow_environment
+from benchmarks.borrow_environment import borrow, place_of
+from fluxkit.commands.assemble import whole_environment
 from fluxkit.process import run
+from fluxkit.project.load import load_project
+from tests.projects import start_project
 
 
 def package(site: Path, name: str, program: str, says: str) -> None:
@@ -32,3 +36,21 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     package(tmp_path / "stack", "simpletuner", "simpletuner", "x")
     with pytest.raises(SystemExit, match="accelerate is in none of"):
         borrow(tmp_path / "env", [tmp_path / "stack"])
+
+
+def test_a_borrowed_trainer_is_taken_for_the_installed_one(tmp_path: Path) -> None:
+    package(tmp_path / "stack", "simpletuner", "simpletuner", "from the stack")
+    package(tmp_path / "stack", "accelerate", "accelerate", "")
+    digest = place_of("4.8.0")[1]
+    argv = [sys.executable, borrow_environment.__file__, "--installed", "4.8.0", "--site", tmp_path / "stack"]
+    assert run(argv).returncode == 0
+    root = tmp_path / "project"
+    start_project(root)
+    found = whole_environment(load_project(root))
+    assert found.digest == digest
+    assert run([found.root / "bin" / "simpletuner"]).stdout.strip() == "from the stack"
+
+
+def test_it_goes_to_one_place(tmp_path: Path) -> None:
+    argv = [sys.executable, borrow_environment.__file__, tmp_path / "env", "--installed", "4.8.0", "--site", tmp_path]
+    assert "name DIR or --installed" in run(argv).stderr

@@ -1,7 +1,9 @@
 """The comparison with bf16 on the tiny size: a rougher precision is seen to be rougher, and none to be none."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,3 +55,31 @@ def test_a_broken_precision_is_out_of_bounds(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_int8_as_the_guide_has_it_keeps_its_bounds() -> None:
     assert measure("int8-quanto").within
+
+
+def test_results_come_one_by_one_and_make_the_table_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Fidelity("int8-quanto", 8, 0.01, 0.02, 0.999, 0.99, 5.0)
+    path = tmp_path / "results"
+
+    def alone(precision: str) -> Fidelity | None:
+        for _ in range(200 if precision == "int8-quanto" else 0):  # the last one: the first is kept before it is done
+            if path.is_file():
+                break
+            time.sleep(0.05)
+        else:
+            assert precision != "int8-quanto"
+        return None if precision == "fp8-torchao" else replace(one, precision=precision)
+
+    monkeypatch.setattr(fidelity, "_alone", alone)
+    wanted = [f"--precision={name}" for name in ("nf4-bnb", "fp8-torchao", "int8-quanto")]
+    flags = ["fidelity.py", "--device=cpu", f"--results={path}", "--json", *wanted]
+    monkeypatch.setattr("sys.argv", flags)
+    assert fidelity.main() == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["fidelity.py", f"--from={path}"])
+    monkeypatch.setattr(fidelity, "_alone", lambda _: pytest.fail("measured again"))
+    assert fidelity.main() == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| int8", "| nf4", "| fp8"))]
+    assert [row.split()[1] for row in rows] == ["int8-quanto", "nf4-bnb"]

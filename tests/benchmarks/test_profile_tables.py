@@ -1,5 +1,6 @@
 """The candidates and what is made of their results; running them is tests/test_measure_for_real.py and a GPU's work."""
 
+import argparse
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 
+from benchmarks import profiles
 from benchmarks.profile_tables import (
     BEGIN,
     END,
@@ -21,8 +24,9 @@ from benchmarks.profile_tables import (
     write_measurement,
     write_report,
 )
+from fluxkit.console import Output
 from fluxkit.errors import UserError
-from fluxkit.rendering.profiles import load_profile, read_profile, settings_digest
+from fluxkit.rendering.profiles import SETTINGS, load_profile, read_profile, settings_digest
 from fluxkit.resources import resource
 from fluxkit.trainer.measure import PHASES, Measurement, Peak
 from fluxkit.trainer.schema import check_options, load_schema
@@ -51,6 +55,7 @@ def result_for(nf4: Candidate) -> Results:
             "simpletuner": "4.8.0",
             "cap_gib": candidate.cap_gib,
             "ok": True,
+            "shims": ("thread_queue", "no_tracing"),
         }
         return result_of(candidate, measured, **{**values, **changes})
 
@@ -94,7 +99,7 @@ def test_results_come_back_and_the_newest_of_a_candidate_counts(tmp_path: Path, 
 
 
 def test_the_table_compares_with_the_baseline_and_names_what_ran_out_of_memory(result_for: Results) -> None:
-    guide = next(one for one in CANDIDATES if one.baseline)
+    (guide,) = (one for one in CANDIDATES if one.baseline)
     others = [one for one in CANDIDATES if one.vram == guide.vram and not one.baseline]
     fast = replace(result_for(others[0]), seconds_per_step={1024: 2.0}, batch_size=2)
     failed = result_for(others[1], ok=False, reason="CUDA out of memory | 2 GiB")
@@ -106,8 +111,22 @@ def test_the_table_compares_with_the_baseline_and_names_what_ran_out_of_memory(r
     assert "1.00 (2.00×)" in rows[others[0].settings.name]
     assert "no (training step): CUDA out of memory / 2 GiB" in rows[others[1].settings.name]
     assert "too little left" in rows[others[2].settings.name]
-    assert "guide (compared with)" in rows
+    assert "by-hand (compared with)" in rows
     assert {line.count("|") for line in lines[2:]} == {10}
+
+
+def test_times_of_a_trainer_that_traced_are_not_compared_with_one_that_does_not(result_for: Results) -> None:
+    (guide,) = (one for one in CANDIDATES if one.baseline)
+    other = next(one for one in CANDIDATES if one.vram == guide.vram and not one.baseline)
+    old, new = (replace(result_for(other), shims=shims, name=name) for shims, name in (((), "old"), (("a",), "new")))
+    rows = table([result_for(guide), old, new]).splitlines()
+    assert [line.split(" | ")[0] for line in rows[-2:]] == ["| old †", "| new"]
+    assert ["×" in line for line in rows[-2:]] == [False, True]
+
+
+def test_a_candidate_says_which_profile_it_proves() -> None:
+    found = {one.settings.name: one.profile for one in CANDIDATES if one.vram == "24gb"}
+    assert (found["guide"], found["int8-quanto-b3-segments"]) == ("24gb", "24gb-fast")
 
 
 def test_the_report_goes_between_its_markers(tmp_path: Path, result_for: Results) -> None:
@@ -174,3 +193,29 @@ def test_a_measurement_of_other_settings_is_not_written(profile: Path, result_fo
 def test_the_digest_is_of_what_the_trainer_gets_alone() -> None:
     assert settings_digest({"options": {"a": 1}}) == settings_digest({"options": {"a": 1}, "measured": {"b": 2}})
     assert settings_digest({"options": {"a": 1}}) != settings_digest({"options": {"a": 2}})
+
+
+def test_the_measurement_of_a_second_profile_goes_into_its_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result_for: Results
+) -> None:
+    (fast,) = (one for one in CANDIDATES if one.profile == "24gb-fast")
+    settings = tomlkit.dumps({key: dict(getattr(fast.settings, key)) for key in SETTINGS})
+    (tmp_path / "24gb-fast.toml").write_text(settings)
+    monkeypatch.setattr(profiles, "resource", lambda *parts: tmp_path / parts[-1])
+    proof = result_for(fast, reserved=20.0)
+    assert profiles._write([fast], [result_for(), proof], Output()) == 0
+    assert read_profile(tmp_path / "24gb-fast.toml").measured.peak_reserved_gib == 20.0
+    with pytest.raises(UserError, match="takes one candidate"):
+        profiles._write([fast], [result_for()], Output())
+
+
+def test_candidates_come_in_the_order_of_the_command_line_and_by_their_class() -> None:
+    def chosen(*names: str, vram: tuple[str, ...] = ()) -> list[str]:
+        arguments = argparse.Namespace(candidate=list(names), vram=list(vram))
+        return [f"{one.vram}/{one.settings.name}" for one in profiles._chosen(CANDIDATES, arguments)]
+
+    assert chosen("48gb/bf16", "guide", "16gb/int8-torchao") == ["48gb/bf16", "24gb/guide", "16gb/int8-torchao"]
+    assert chosen("int8-torchao", vram=("24gb",)) == ["24gb/int8-torchao"]
+    assert len(chosen(vram=("12gb",))) == sum(one.vram == "12gb" for one in CANDIDATES)
+    with pytest.raises(UserError, match="No candidate"):
+        chosen("24gb/bf16")
