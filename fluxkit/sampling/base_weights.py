@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import UserError
 from fluxkit.files import read_json
-from fluxkit.hub import local_file
+from fluxkit.hub import snapshot
 from fluxkit.sampling.adapters import read_adapter
+from fluxkit.sampling.deltas import Delta, Kronecker
 from fluxkit.sampling.plan import AdapterWeight
 
 if TYPE_CHECKING:
@@ -72,18 +73,19 @@ class BaseWeights:
         """A tensor in bfloat16, merged."""
         import torch
 
-        # Cloned: safetensors' tensors are 8-byte aligned.
-        weight: torch.Tensor = self._where[name].get_tensor(name).to(torch.bfloat16).clone()
+        weight: torch.Tensor = self._where[name].get_tensor(name)
+        # Copied to the device, or on the CPU: safetensors' tensors are 8-byte aligned.
+        weight = weight.to(self._device, torch.bfloat16, copy=True)
         shares = self._shares.get(name)
         if shares:
             total = weight.float()
             for share, delta in shares:
-                total = total + share * delta.scale * delta.whole()
+                total = total + share * delta.scale * _whole(delta, self._device)
             merged = total.to(torch.bfloat16)
             moved = float((merged.float() - weight.float()).square().sum())
             self._changes[name] = (moved, float(weight.float().square().sum()))
             weight = merged
-        return weight.to(self._device)
+        return weight
 
     @property
     def effect(self) -> float:
@@ -94,18 +96,21 @@ class BaseWeights:
         return math.sqrt(sum(one for one, _ in self._changes.values()) / whole) if whole else 0.0
 
 
+def _whole(delta: Delta, device: "torch.device") -> "torch.Tensor":
+    """ΔW on the device; LoKr's, which is one product a number, is made there: it has the same bits everywhere."""
+    if isinstance(delta, Kronecker):
+        return Kronecker(tuple(factor.to(device) for factor in delta.factors), delta.scale).whole()
+    return delta.whole().to(device)
+
+
 def transformer_folder(base: str, revision: str | None) -> Path:
     """The transformer's folder on this machine, downloaded where it is not.
 
     Raises:
         UserError: the base has none, or not in safetensors.
     """
-    config = local_file(base, "transformer/config.json", revision)
-    if not Path(base).expanduser().is_dir():
-        from huggingface_hub import snapshot_download
-
-        config = Path(snapshot_download(base, revision=revision, allow_patterns=["transformer/*"])) / "transformer/x"
-    folder = Path(config).parent if config else Path(base).expanduser() / "transformer"
+    local = Path(base).expanduser()
+    folder = (local if local.is_dir() else snapshot(base, revision, ["transformer/*"])) / "transformer"
     if not (folder / _INDEX).is_file() and not (folder / _SINGLE).is_file():
         raise UserError(
             f"The base model {base} can't be loaded: {folder} has no {_SINGLE}.",

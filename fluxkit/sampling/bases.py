@@ -4,10 +4,12 @@ FLUX.1 [schnell] is distilled to 1 to 4 steps, takes no guidance and was trained
 recommends 28 to 32 steps and guidance 3.5 to 5.0 (their model cards).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fluxkit.errors import UserError
 from fluxkit.hub import transformer_config
 
 
@@ -48,6 +50,24 @@ def base_model(base: str | Path, revision: str | None = None) -> BaseModel:
     config = transformer_config(str(base), revision) or {}
     name = Path(str(base)).name.lower()
     return _by_facts(config, name)
+
+
+@contextmanager
+def explain_damage(base: str) -> Iterator[None]:
+    """What the libraries raise for a folder that is no whole model, as one error with a fix.
+
+    Raises:
+        UserError: the base can't be loaded.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise UserError(
+            f"The base model {base} can't be loaded: {error}",
+            fix="Check [model] base; delete a damaged download and let it be downloaded again.",
+        ) from error
 
 
 def _by_facts(config: Mapping[str, object], name: str) -> BaseModel:

@@ -9,7 +9,7 @@ from fluxkit.errors import FluxkitError, InterruptedByUser, UserError
 from fluxkit.sampling.gallery import GALLERY, write_gallery
 from fluxkit.sampling.ledger import Ledger, open_ledger
 from fluxkit.sampling.plan import Identity, SamplingPlan, identities, job_key
-from fluxkit.sampling.quantizers import quantizer
+from fluxkit.sampling.quantizers import check_first_block_cache, quantizer
 from fluxkit.sampling.work import Engine, Failed, Made, Task, work_of
 from fluxkit.sampling.worker import LocalEngine
 from fluxkit.sampling.writer import describe
@@ -59,6 +59,7 @@ def sample(
         InterruptedByUser: Ctrl-C; what was made is kept, and the next run goes on from there.
     """
     quantizer(plan.quantize)  # refuses before anything is loaded
+    check_first_block_cache(plan.quantize, plan.first_block_cache)
     known = identities(plan)
     with open_ledger(plan.out, verify=verify) as ledger:
         wanted = {job_key(job, known[job.adapter]): job for job in plan.jobs}

@@ -1,8 +1,8 @@
 """Whether compiling pays: from what this machine's own runs took, kept in the user's cache folder.
 
-The fused kernels need no compiler. `torch.compile`, block by block, can be faster still, but costs 15 s the first time
-and 3 s later (measured on an H100); for few pictures that is lost time. `FLUXKIT_COMPILE` is `auto` (compile once
-the measurements of both ways say that it pays), `on` or `off`.
+The fused kernels need no compiler. `torch.compile`, block by block, costs 15 s the first time and 3 s later (measured
+on an H100, where what it made was slower than today's kernels); elsewhere it may be faster, for many pictures.
+`FLUXKIT_COMPILE` is `auto` (compile once the measurements of both ways say that it pays), `on` or `off`.
 """
 
 import math
@@ -107,6 +107,6 @@ def compile_blocks(model: Any) -> None:
     from fluxkit.sampling.ops import PlainOps
 
     keep_inductor_cache()
-    model.ops = PlainOps(model.kind)  # what fuses best is what torch can look into
+    model.ops = PlainOps(model.ops.kind)  # what fuses best is what torch can look into
     for block in model.blocks:
         block.compile(fullgraph=True, dynamic=False)

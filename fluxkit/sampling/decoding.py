@@ -28,12 +28,18 @@ def decode(pipe: Any, job: Job, packed: "torch.Tensor") -> "torch.Tensor | None"
     return pixels
 
 
-def picture(pipe: Any, pixels: "torch.Tensor") -> "Image | None":
-    """The picture; None for one that holds NaN or infinity."""
+def picture(pixels: "torch.Tensor") -> "Image | None":
+    """The picture of pixels (1, 3, height, width) between -1 and 1; None where they hold NaN or infinity."""
+    import torch
+
     if not pixels.isfinite().all():
         return None
-    image: Image = pipe.image_processor.postprocess(pixels, output_type="pil")[0]
-    return image
+    from PIL import Image
+
+    # What diffusers' image processor makes, to the byte; it rounds on the CPU: 12 MB to fetch and 30 ms, not 3 MB.
+    shown = (pixels[0] * 0.5 + 0.5).clamp(0, 1).float()
+    rounded = (shown * 255).round().to(torch.uint8)
+    return Image.fromarray(rounded.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
 def too_large(job: Job) -> GpuMemoryError:

@@ -7,13 +7,16 @@ from fluxkit.sampling.work import Engine, Failed
 from fluxkit.sampling.worker import LocalEngine
 
 
-def choose_engine(name: str, *, workers: int | None = None, address: str | None = None) -> Engine:
+def choose_engine(
+    name: str, *, workers: int | None = None, address: str | None = None, image_timeout: float | None = None
+) -> Engine:
     """The engine of that name, new: an engine serves one run.
 
     Args:
         name: `local` or `ray`.
         workers: how many, with `ray`; one a GPU by default.
         address: of a Ray cluster; without one, Ray is started on this machine.
+        image_timeout: seconds for an image, after which its worker counts as hung, with `ray`; measured by default.
 
     Raises:
         UserError: Ray is not installed, or the options belong to another engine.
@@ -21,10 +24,11 @@ def choose_engine(name: str, *, workers: int | None = None, address: str | None 
     if name == "ray":
         from fluxkit.sampling.ray_engine import RayEngine
 
-        return RayEngine(address, workers)
-    if workers is not None or address is not None:
+        return RayEngine(address, workers, image_timeout=image_timeout)
+    if (workers, address, image_timeout) != (None, None, None):
         raise UserError(
-            "--workers and --ray-address belong to --engine ray.", fix="Add --engine ray, or leave them out."
+            "--workers, --ray-address and --image-timeout belong to --engine ray.",
+            fix="Add --engine ray, or leave them out.",
         )
     return LocalEngine()
 

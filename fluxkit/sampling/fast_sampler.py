@@ -1,13 +1,14 @@
 """The fast transformer in its place: put on the GPU by prediction, with the tables that each batch needs."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import GpuMemoryError
 from fluxkit.sampling.compiling import Timing, Timings, compile_blocks, wanted
 from fluxkit.sampling.fast_loader import FastLoader
-from fluxkit.sampling.memory import GIB, LARGEST_BATCH, Placement, lower, place, predicted_bytes
+from fluxkit.sampling.gpu import free_gpu_bytes, free_memory, gpu_name
+from fluxkit.sampling.memory import GIB, Placement, for_size, lower, place
 from fluxkit.sampling.plan import AdapterWeight, Job
 from fluxkit.sampling.tensor_cache import library_versions
 
@@ -29,6 +30,7 @@ class FastSampler:
         adapters: the stack, merged.
         strength: multiplies every share.
         notice: told how the model is held.
+        first_block_cache: threshold of the first-block cache; None leaves it off.
 
     Raises:
         UserError: the base or an adapter can't be used.
@@ -41,13 +43,21 @@ class FastSampler:
         adapters: Sequence[AdapterWeight],
         strength: float,
         notice: Callable[[str], None],
+        *,
+        first_block_cache: float | None = None,
     ) -> None:
+        from fluxkit.sampling.tables import DeviceTables
+
         self._pipe, self._loader, self._notice = pipe, loader, notice
         self._loaded = loader.load(adapters, strength)
         self.modules, self.effect = self._loaded.modules, self._loaded.effect
+        if first_block_cache is not None:
+            self._loaded.keep_first_block(first_block_cache)
+        free_memory()  # quantizing leaves some in torch's hands, which would not count as free
         self._free = free_gpu_bytes(loader.device)
         self._placed: Placement | None = None
         self._tables: dict[Condition, dict[str, torch.Tensor]] = {}
+        self._placed_tables = DeviceTables(loader.device)
         self._way: str | None = None
         self._first: dict[tuple[Any, ...], float] = {}
 
@@ -72,6 +82,8 @@ class FastSampler:
             compiled, why = self._timings(job, batch).decide(pictures)
             if compiled and placed.streamed:
                 compiled, why = False, "blocks are streamed"
+            if compiled and batch > 1 and self._loaded.model.first_block_cache is not None:
+                compiled, why = False, "with the first-block cache a batch changes its size from step to step"
             self._way = "compiled" if compiled else "eager"
             self._notice(f"{'Compiling' if compiled else 'Not compiling'}: {why}.")
             if compiled:
@@ -113,19 +125,25 @@ class FastSampler:
             GpuMemoryError: no rung of the ladder fits.
             torch.OutOfMemoryError: the prediction was wrong.
         """
-        from fluxkit.sampling.tables import batch_rows
-
         self._place(batch[0], len(batch))
         conditions = [_condition(job) for job in batch]
         self._tabulate(conditions, pooled)
-        self._loaded.model.begin(batch_rows(self._tables, conditions, self._loader.device))
+        self._loaded.model.begin(self._placed_tables.rows(self._tables, conditions))
 
     def prepare(self, jobs: Sequence[Job], pooled: "Mapping[str, torch.Tensor]") -> None:
-        """Make the tables of many jobs in one reading of the adaLN weights (6.5 GB)."""
+        """Make the tables of many jobs in one reading of the adaLN weights (6.5 GB).
+
+        Where memory does not suffice, each batch makes its own (`begin`), and gives up what it can for them.
+        """
+        import torch
+
         conditions = list(dict.fromkeys(_condition(job) for job in jobs))
         self._place(jobs[0], 1)
-        for start in range(0, len(conditions), _TABLES_KEPT):
-            self._tabulate(conditions[start : start + _TABLES_KEPT], pooled)
+        with suppress(torch.OutOfMemoryError):
+            for start in range(0, len(conditions), _TABLES_KEPT):
+                self._tabulate(conditions[start : start + _TABLES_KEPT], pooled)
+            return
+        free_memory()
 
     def _tabulate(self, conditions: "Sequence[Condition]", pooled: "Mapping[str, torch.Tensor]") -> None:
         missing = {one: pooled[one.prompt] for one in conditions if one not in self._tables}
@@ -136,6 +154,12 @@ class FastSampler:
             if len(self._tables) + len(made) <= _TABLES_KEPT:
                 kept = self._tables
             self._tables = {**kept, **made}
+
+    def report_saved(self) -> None:
+        """Say what the first-block cache saved since the last time, where it is on."""
+        cache = self._loaded.model.first_block_cache
+        if cache is not None and cache.passes.all:
+            self._notice(cache.take_passes().describe())
 
     def descend(self) -> bool:
         """Stream more blocks after memory ran out; False at the end of the ladder."""
@@ -161,51 +185,59 @@ class FastSampler:
                 if found is None:
                     raise GpuMemoryError(
                         f"The GPU has {free / GIB:.1f} GiB free, which is too little even with the model in RAM.",
-                        fix="Close other programs that use the GPU, or make smaller images: --size 768x768.",
+                        fix="Close other programs that use the GPU, or make smaller images: --size 768x768. "
+                        + self._in_nf4(free, job, streamed=True),
                     )
                 placed = found
-                self._notice(f"The model: {placed.describe()} of {free / GIB:.1f} GiB free.")
-            self._loaded.model.settle(self._loader.device, placed.streamed)
+                hint = self._in_nf4(free, job, streamed=False) if placed.streamed else ""
+                self._notice(f"The model: {placed.describe()} of {free / GIB:.1f} GiB free. {hint}".rstrip())
+            self._placed = self._settle(placed)
             self._pipe.transformer = self._loaded.model
-            self._placed = placed
         if free is None:
             return self._placed
-        return self._placed if batch else _for_size(self._placed, sizes, free, job)
+        return self._placed if batch else for_size(self._placed, sizes, free, job.width, job.height)
 
+    def _in_nf4(self, free: int, job: Job, *, streamed: bool) -> str:
+        """A hint where 4 bits would fit; never chosen by itself: its pictures are beyond the bound.
 
-def free_gpu_bytes(device: "torch.device") -> int | None:
-    """What is free on the GPU now, in bytes; None on a CPU."""
-    import torch
+        Args:
+            free: bytes on the GPU.
+            job: with the pictures' size.
+            streamed: whether it helps if blocks are streamed with nf4 too.
+        """
+        if self._loaded.model.kind == "nf4":
+            return ""
+        found = place(self._loaded.sizes_in_nf4(), free, job.width, job.height)
+        if found is None or (found.streamed and not streamed):
+            return ""
+        return (
+            f"nf4 would fit ({found.describe()}); add --quantize nf4. "
+            "Its 4 bits change the pictures more: docs/sampling-speed.md."
+        )
 
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free)
+    def _settle(self, placed: Placement) -> Placement:
+        """Bring the weights to where they work; where the prediction was wrong, with more blocks streamed."""
+        import torch
 
-
-def gpu_name(device: "torch.device") -> str:
-    """The GPU's name; `cpu` without one."""
-    import torch
-
-    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu"
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _for_size(placed: Placement, sizes: Any, free: int, job: Job) -> Placement:
-    """The largest batch of this size with the blocks where they are."""
-    for batch in range(LARGEST_BATCH, 0, -1):
-        peak = predicted_bytes(sizes, placed.streamed, batch, job.width, job.height)
-        if peak <= free:
-            return Placement(placed.streamed, batch, peak)
-    return Placement(placed.streamed, 1, placed.predicted_bytes)
+        while True:
+            try:
+                self._loaded.settle(self._loader.device, placed.streamed)
+                return placed
+            except torch.OutOfMemoryError:
+                streamed = lower(self._loaded.sizes, placed.streamed)
+            except OSError:
+                if self._loaded.file is None:
+                    raise
+                self._loaded = self._loader.again(self._loaded)
+                continue
+            free_memory()  # outside of `except`, whose traceback holds the tensors
+            if streamed is None:
+                raise GpuMemoryError(
+                    "The model does not fit the GPU's memory, not even with its blocks in RAM.",
+                    fix="Close other programs that use the GPU.",
+                )
+            placed = Placement(streamed, 1, placed.predicted_bytes)
+            self._notice(f"GPU memory ran out; {streamed} of the model's blocks are streamed from RAM from now on.")
 
 
 def _condition(job: Job) -> "Condition":

@@ -6,117 +6,43 @@ stay joined through the single blocks; the adaLN layers, 3.25 of 11.9 billion we
 With plain operations in bfloat16 the result equals diffusers' (tested).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch  # noqa: TID253 - torch modules; whoever imports this has torch loaded already
 
-from fluxkit.sampling.linears import RowLinear
-from fluxkit.sampling.ops import Kind, PlainOps
+from fluxkit.sampling.blocks import DoubleBlock, SingleBlock, Source
+from fluxkit.sampling.first_block import FirstBlockCache
+from fluxkit.sampling.frame import FluxConfig, frame_parts, rotary_angles
+from fluxkit.sampling.ops import PlainOps, WeightKind
+from fluxkit.sampling.step_graph import StepGraph
 from fluxkit.sampling.streaming import BlockStreamer
 
-Source = Callable[[str], torch.Tensor]
 # What belongs to no block.
 FRAME = ("time_text_embed", "context_embedder", "x_embedder", "proj_out")
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """(batch, heads, tokens, head width) each → (batch, tokens, heads · head width)."""
-    out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    return out.transpose(1, 2).flatten(2, 3)
+@dataclass(frozen=True)
+class StepRows:
+    """The adaLN layers' outputs for every step of a batch.
 
+    Args:
+        names: of the norms they belong to, in the order in which they lie.
+        widths: outputs of each.
+        values: (steps, batch, all outputs) in bfloat16.
+    """
 
-class _Parts:
-    """Reads a block's weights from a source and makes its layers."""
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+    values: torch.Tensor
 
-    def __init__(self, source: Source, prefix: str, kind: Kind) -> None:
-        self.source, self.prefix, self.kind = source, prefix, kind
-
-    def linear(self, *names: str) -> RowLinear:
-        """One layer of several that take the same input, in that order."""
-        weights = [self.source(f"{self.prefix}{name}.weight") for name in names]
-        biases = [self.source(f"{self.prefix}{name}.bias") for name in names]
-        return RowLinear(torch.cat(weights) if len(names) > 1 else weights[0], torch.cat(biases), self.kind)
-
-    def norm(self, name: str) -> torch.nn.RMSNorm:
-        weight = self.source(f"{self.prefix}{name}.weight")
-        with torch.device("meta"):
-            norm = torch.nn.RMSNorm(weight.shape[0], eps=1e-6)
-        norm.weight = torch.nn.Parameter(weight, requires_grad=False)
-        return norm
-
-
-class DoubleBlock(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
-    """Text and image with weights of their own, joined in attention."""
-
-    def __init__(self, source: Source, prefix: str, heads: int, kind: Kind) -> None:
-        super().__init__()
-        parts = _Parts(source, prefix, kind)
-        self.heads = heads
-        self.qkv = parts.linear("attn.to_q", "attn.to_k", "attn.to_v")
-        self.out = parts.linear("attn.to_out.0")
-        self.up, self.down = parts.linear("ff.net.0.proj"), parts.linear("ff.net.2")
-        self.norm_q, self.norm_k = parts.norm("attn.norm_q"), parts.norm("attn.norm_k")
-        self.text_qkv = parts.linear("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-        self.text_out = parts.linear("attn.to_add_out")
-        self.text_up, self.text_down = parts.linear("ff_context.net.0.proj"), parts.linear("ff_context.net.2")
-        self.text_norm_q, self.text_norm_k = parts.norm("attn.norm_added_q"), parts.norm("attn.norm_added_k")
-
-    def forward(
-        self,
-        image: torch.Tensor,
-        text: torch.Tensor,
-        modulation: tuple[torch.Tensor, torch.Tensor],
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        ops: PlainOps,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and text, each (batch, tokens, width), with the rows of the tables for both (batch, 6 · width)."""
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation[0].chunk(6, dim=1)
-        text_shift, text_scale, text_gate, text_ff_shift, text_ff_scale, text_ff_gate = modulation[1].chunk(6, dim=1)
-        joined = ops.queries(
-            [
-                (self.text_qkv(ops.norm_modulate(text, text_scale, text_shift)), self.text_norm_q, self.text_norm_k),
-                (self.qkv(ops.norm_modulate(image, scale, shift)), self.norm_q, self.norm_k),
-            ],
-            self.heads,
-            rotary,
-        )
-        attended = attention(*joined)
-        tokens = text.shape[1]
-        image = ops.add_gated(image, gate, self.out(ops.rows(attended[:, tokens:])))
-        text = ops.add_gated(text, text_gate, self.text_out(ops.rows(attended[:, :tokens])))
-        up = self.up(ops.norm_modulate(image, ff_scale, ff_shift))
-        image = ops.add_gated(image, ff_gate, self.down(ops.activate(up)))
-        up = self.text_up(ops.norm_modulate(text, text_ff_scale, text_ff_shift))
-        text = ops.add_gated(text, text_ff_gate, self.text_down(ops.activate(up)))
-        return image, text
-
-
-class SingleBlock(torch.nn.Module):  # type: ignore[misc]
-    """Text and image joined; attention and feed-forward side by side."""
-
-    def __init__(self, source: Source, prefix: str, heads: int, kind: Kind) -> None:
-        super().__init__()
-        parts = _Parts(source, prefix, kind)
-        self.heads = heads
-        self.qkv_up = parts.linear("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-        self.out = parts.linear("proj_out")
-        self.norm_q, self.norm_k = parts.norm("attn.norm_q"), parts.norm("attn.norm_k")
-
-    def forward(
-        self,
-        joined: torch.Tensor,
-        modulation: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        ops: PlainOps,
-    ) -> torch.Tensor:
-        """(batch, tokens, width), with the table's row (batch, 3 · width)."""
-        shift, scale, gate = modulation.chunk(3, dim=1)
-        width = joined.shape[2]
-        qkv, up = self.qkv_up(ops.norm_modulate(joined, scale, shift)).split([3 * width, 4 * width], dim=2)
-        attended = attention(*ops.queries([(qkv, self.norm_q, self.norm_k)], self.heads, rotary))
-        return ops.add_gated(joined, gate, self.out(ops.activate(up, attended)))
+    def of(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One step's values (batch, all outputs) by the norm's name, (batch, outputs) each."""
+        return dict(zip(self.names, values.split(self.widths, dim=1), strict=True))
 
 
 class FastFlux(torch.nn.Module):  # type: ignore[misc]
@@ -125,8 +51,8 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
     Args:
         config: the transformer's `config.json`.
         source: a weight by its name in diffusers, in bfloat16, on the device where it is to stay.
-        kind: what the blocks' products are made in; the rest, 2% of the weights, stays in bfloat16.
-        ops: what lies between the products; of the same kind.
+        kind: what the blocks' weights are held in; the rest, 2% of the weights, stays in bfloat16.
+        ops: what lies between the products; of the kind that the products are made in (nf4's in bfloat16).
         home: where each part goes once it is made; None leaves it where the source had its weights.
     """
 
@@ -134,27 +60,19 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
         self,
         config: Mapping[str, Any],
         source: Source,
-        kind: Kind,
+        kind: WeightKind,
         ops: PlainOps,
         home: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        from diffusers import FluxTransformer2DModel
-        from diffusers.configuration_utils import FrozenDict
-
         self.ops, self.kind = ops, kind
-        heads = int(config["num_attention_heads"])
-        with torch.device("meta"):
-            # The blocks are made below; diffusers' class brings the embedders, sized by the same config.
-            frame = FluxTransformer2DModel.from_config({**config, "num_layers": 0, "num_single_layers": 0})
-        self.config = FrozenDict({**frame.config, **{key: config[key] for key in ("num_layers", "num_single_layers")}})
-        for name in FRAME:
-            part = getattr(frame, name)
+        self.config = FluxConfig(config)
+        heads = int(self.config["num_attention_heads"])
+        for name, part in frame_parts(self.config).items():
             state = {key: source(f"{name}.{key}") for key in part.state_dict()}
             part.load_state_dict(state, assign=True)
             setattr(self, name, part if home is None else part.to(home))
-        self.pos_embed, self.norm = frame.pos_embed, frame.norm_out.norm
-        doubles, singles = int(config["num_layers"]), int(config["num_single_layers"])
+        doubles, singles = int(self.config["num_layers"]), int(self.config["num_single_layers"])
         self.doubles, self.singles = torch.nn.ModuleList(), torch.nn.ModuleList()
         for index in range(doubles):
             block = DoubleBlock(source, f"transformer_blocks.{index}.", heads, kind)
@@ -163,10 +81,12 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
             single = SingleBlock(source, f"single_transformer_blocks.{index}.", heads, kind)
             self.singles.append(single if home is None else single.to(home))
         self.requires_grad_(False).eval()
-        self._rows: list[dict[str, torch.Tensor]] = []
+        self._rows: StepRows | None = None
         self._step = 0
+        self.graph: StepGraph | None = None
         self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
         self.streamer: BlockStreamer | None = None
+        self.first_block_cache: FirstBlockCache | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -192,17 +112,19 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
         """
         streamer = BlockStreamer(device) if streamed else None
         first = len(self.blocks) - streamed
+        for name in FRAME:
+            getattr(self, name).to(device)
+        # What is streamed goes last: where memory runs out before, the blocks are whole and may be placed otherwise.
         for number, block in enumerate(self.blocks):
             if streamer is not None and number >= first:
                 streamer.take(number, block)
             else:
                 block.to(device)
-        for name in FRAME:
-            getattr(self, name).to(device)
         self.streamer = streamer
 
     def stream_more(self, streamed: int) -> None:
         """Stream this many blocks instead of fewer."""
+        self.graph = None  # and its memory
         self.streamer = self.streamer or BlockStreamer(self.device)
         for number in range(len(self.blocks) - streamed, len(self.blocks)):
             if number not in self.streamer:
@@ -213,13 +135,11 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
         """What diffusers' pipeline enters for each step."""
         yield
 
-    def begin(self, rows: list[dict[str, torch.Tensor]]) -> None:
-        """Start a batch.
-
-        Args:
-            rows: for each step, the adaLN layers' outputs by the layer's name, (batch, outputs) each.
-        """
+    def begin(self, rows: StepRows) -> None:
+        """Start a batch with the adaLN layers' outputs for each of its steps."""
         self._rows, self._step = rows, 0
+        if self.first_block_cache is not None:
+            self.first_block_cache.begin()
 
     def forward(
         self,
@@ -233,22 +153,68 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
 
         Time, guidance and the pooled prompt are in the tables already.
         """
-        rows = self._rows[self._step]
+        assert self._rows is not None  # noqa: S101 - for the type checker
+        rows, values = self._rows, self._rows.values[self._step]
         self._step += 1
-        rotary = self._angles(txt_ids, img_ids)
+        inputs = (hidden_states, encoder_hidden_states, values, *self._angles(txt_ids, img_ids))
+
+        def work(hidden: torch.Tensor, text: torch.Tensor, values: torch.Tensor, *rotary: torch.Tensor) -> torch.Tensor:
+            return self._velocity(hidden, text, rows.of(values), (rotary[0], rotary[1]))
+
+        # With the first-block cache no step is like the one before.
+        if self.graph is not None and self.streamer is None and self.first_block_cache is None:
+            return (self.graph(work, *inputs),)
+        result = work(*inputs)
+        if self.first_block_cache is not None and self._step == len(rows.values):
+            self.first_block_cache.finish()
+        return (result,)
+
+    def _velocity(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        rows: Mapping[str, torch.Tensor],
+        rotary: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """One step's work, all of it on the device."""
         image, text = self.x_embedder(hidden_states), self.context_embedder(encoder_hidden_states)
-        for index, block in enumerate(self.doubles):
-            name = f"transformer_blocks.{index}."
-            modulation = (rows[f"{name}norm1"], rows[f"{name}norm1_context"])
-            with self._lent(index):
-                image, text = block(image, text, modulation, rotary, self.ops)
-        joined = torch.cat([text, image], dim=1)
-        for index, block in enumerate(self.singles):
-            with self._lent(len(self.doubles) + index):
-                joined = block(joined, rows[f"single_transformer_blocks.{index}.norm"], rotary, self.ops)
-        image = joined[:, text.shape[1] :]
+        cache = self.first_block_cache
+        if cache is None:
+            image = self._rest(image, text, rows, rotary, first=0)
+        else:
+            added = -image  # a copy in any case: fused operations work in place
+            image, text = self._double(0, image, text, rows, rotary)
+            added += image
+            image = cache.through(added, image, text, rows, partial(self._rest, rotary=rotary, first=1))
         scale, shift = rows["norm_out"].chunk(2, dim=1)
-        return (self.proj_out(self.norm(image) * (1 + scale)[:, None, :] + shift[:, None, :]),)
+        plain = torch.nn.functional.layer_norm(image, image.shape[-1:], eps=1e-6)
+        result: torch.Tensor = self.proj_out(plain * (1 + scale)[:, None, :] + shift[:, None, :])
+        return result
+
+    def _double(
+        self, index: int, image: torch.Tensor, text: torch.Tensor, rows: Mapping[str, torch.Tensor], rotary: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        name = f"transformer_blocks.{index}."
+        modulation = (rows[f"{name}norm1"], rows[f"{name}norm1_context"])
+        with self._lent(index):
+            both: tuple[torch.Tensor, torch.Tensor] = self.doubles[index](image, text, modulation, rotary, self.ops)
+        return both
+
+    def _rest(
+        self, image: torch.Tensor, text: torch.Tensor, rows: Mapping[str, torch.Tensor], rotary: Any, first: int
+    ) -> torch.Tensor:
+        """The image's tokens after the double blocks from `first` on and all single blocks."""
+        for index in range(first, len(self.doubles)):
+            image, text = self._double(index, image, text, rows, rotary)
+        joined = torch.cat([text, image], dim=1)
+        singles = [rows[f"single_transformer_blocks.{index}.norm"] for index in range(len(self.singles))]
+        shift, scale, _ = singles[0].chunk(3, dim=1)
+        normed = self.ops.norm_modulate(joined, scale, shift)
+        # The last block's normalized result is not needed; another form of block would have to be compiled by itself.
+        for index, (block, modulation) in enumerate(zip(self.singles, pairwise([*singles, singles[-1]]), strict=True)):
+            with self._lent(len(self.doubles) + index):
+                joined, normed = block(joined, normed, modulation, rotary, self.ops)
+        return joined[:, text.shape[1] :]
 
     def _lent(self, number: int) -> AbstractContextManager[None]:
         return self.streamer.lend(number) if self.streamer is not None else nullcontext()
@@ -256,8 +222,8 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
     def _angles(self, txt_ids: torch.Tensor, img_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotary embeddings, made once a batch."""
         if self._step == 1 or self._rotary is None:
-            cos, sin = self.pos_embed(torch.cat((txt_ids, img_ids), dim=0))
-            self._rotary = (cos.contiguous(), sin.contiguous())
+            axes = tuple(self.config["axes_dims_rope"])
+            self._rotary = rotary_angles(torch.cat((txt_ids, img_ids), dim=0), axes)
         return self._rotary
 
 

@@ -90,6 +90,7 @@ def _data(folder: Path, ordered: Sequence[tuple[str, Entry]], axes: Mapping[str,
                 "strength": entry["strength"] if adapter_name(entry) else None,
                 "steps": entry["num_inference_steps"],
                 "guidance": entry["guidance_scale"],
+                "cache": entry.get("first_block_cache"),
                 "places": {axis: found[value_of(axis, entry)] for axis, found in places.items()},
                 "thumbnail": thumbnail,
             }

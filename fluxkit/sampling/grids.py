@@ -57,7 +57,8 @@ def write_grids(folder: Path, x: str, y: str) -> list[Path]:
     rest = sorted((axis for axis in AXES if axis not in (x, y)), key=lambda axis: axis != "prompt")
     groups: dict[Value, list[Entry]] = {}
     for entry in entries:
-        fixed = (*(value_of(axis, entry) for axis in rest), (entry["width"], entry["height"], entry["quantization"]))
+        made = (entry["width"], entry["height"], entry["quantization"], entry.get("first_block_cache"))
+        fixed = (*(value_of(axis, entry) for axis in rest), made)
         groups.setdefault(fixed, []).append(entry)
     groups = _with_the_base(groups, rest)
     groups = {fixed: group for fixed, group in groups.items() if len(values(x, group)) * len(values(y, group)) > 1}

@@ -31,6 +31,26 @@ def _store_row(values, mask, offsets, out_ptr, scale_ptr, row, KIND: tl.constexp
 
 
 @triton.jit
+def _finish(x, row, columns, mask, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED: tl.constexpr):
+    """The numbers of a product: its scales and bias applied, where that was left to the reader."""
+    if SCALED:
+        scale = tl.load(column_scale_ptr + columns, mask=mask, other=0.0, eviction_policy="evict_last")
+        bias = tl.load(bias_ptr + columns, mask=mask, other=0.0, eviction_policy="evict_last")
+        x = x * (tl.load(row_scale_ptr + row) * scale.to(tl.float32)) + bias.to(tl.float32)
+    return x
+
+
+@triton.jit
+def _modulated(x, mask, scale_ptrs, shift_ptrs, D: tl.constexpr):
+    """A row's LayerNorm (no weights, eps 1e-6), times 1 + scale, plus shift; x is 0 outside the mask."""
+    centred = tl.where(mask, x - tl.sum(x, axis=0) / D, 0.0)
+    normed = centred * (1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / D + 1e-6))
+    scale = tl.load(scale_ptrs, mask=mask, other=0.0).to(tl.float32)
+    shift = tl.load(shift_ptrs, mask=mask, other=0.0).to(tl.float32)
+    return normed * (1.0 + scale) + shift
+
+
+@triton.jit
 def norm_modulate_kernel(
     x_ptr, scale_ptr, shift_ptr, out_ptr, out_scale_ptr, length, mod_stride,
     D: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr
@@ -40,18 +60,15 @@ def norm_modulate_kernel(
     columns = tl.arange(0, BLOCK)
     mask = columns < D
     x = tl.load(x_ptr + row * D + columns, mask=mask, other=0.0).to(tl.float32)
-    centred = tl.where(mask, x - tl.sum(x, axis=0) / D, 0.0)
-    normed = centred * (1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / D + 1e-6))
-    picture = row // length
-    scale = tl.load(scale_ptr + picture * mod_stride + columns, mask=mask, other=0.0).to(tl.float32)
-    shift = tl.load(shift_ptr + picture * mod_stride + columns, mask=mask, other=0.0).to(tl.float32)
-    _store_row(normed * (1.0 + scale) + shift, mask, row * D + columns, out_ptr, out_scale_ptr, row, KIND)
+    moved = (row // length) * mod_stride + columns
+    normed = _modulated(x, mask, scale_ptr + moved, shift_ptr + moved, D)
+    _store_row(normed, mask, row * D + columns, out_ptr, out_scale_ptr, row, KIND)
 
 
 @triton.jit
 def activate_kernel(
-    left_ptr, right_ptr, out_ptr, out_scale_ptr, left_stride, right_stride,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
+    left_ptr, right_ptr, out_ptr, out_scale_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, left_stride, right_stride,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """One row of `[left, gelu(right)]`; LEFT or RIGHT may be 0."""
     row = tl.program_id(0).to(tl.int64)
@@ -63,6 +80,7 @@ def activate_kernel(
     if RIGHT > 0:
         inside = (columns >= LEFT) & mask
         x = tl.load(right_ptr + row * right_stride + columns - LEFT, mask=inside, other=0.0).to(tl.float32)
+        x = _finish(x, row, columns - LEFT, inside, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED)
         # 0.5·x·(1 + tanh(u)) = x·sigmoid(2u)
         activated = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
         values = tl.where(inside, activated, values)
@@ -71,13 +89,13 @@ def activate_kernel(
 
 @triton.jit
 def rotate_kernel(
-    x_ptr, out_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr,
+    x_ptr, out_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr, row_scale_ptr, column_scale_ptr, bias_ptr,
     length, out_length, offset, x_stride, out_stride, eps,
-    HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, COPY_V: tl.constexpr,
+    HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """RMSNorm and rotary embedding of q and k in a row [q, k, v], in place or into the joint buffer of both streams.
 
-    Program (row, part): part 0 is q, 1 is k, 2 is v (copied only).
+    Program (row, part): part 0 is q, 1 is k, 2 is v (scaled and copied only; left out where it is finished in place).
     """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -90,13 +108,13 @@ def rotate_kernel(
     heads = tl.arange(0, BLOCK)[:, None]
     columns = tl.arange(0, width)[None, :]
     mask = (heads < HEADS) & (columns < width)
-    x = tl.load(x_row + heads * width + columns, mask=mask, other=0.0)
+    wide = tl.load(x_row + heads * width + columns, mask=mask, other=0.0).to(tl.float32)
+    place = part * HEADS * width + heads * width + columns
+    wide = _finish(wide, row, place, mask, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED)
     if part == 2:
-        if COPY_V:
-            tl.store(out_row + heads * width + columns, x, mask=mask)
+        tl.store(out_row + heads * width + columns, wide.to(out_ptr.dtype.element_ty), mask=mask)
     else:
         weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
-        wide = x.to(tl.float32)
         factor = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=1) / width + eps)
         wide = wide * factor[:, None] * tl.load(weight_ptr + columns).to(tl.float32)
         real, imaginary = tl.split(tl.reshape(wide, (BLOCK, HALF, 2)))
@@ -110,7 +128,8 @@ def rotate_kernel(
 
 @triton.jit
 def add_gated_kernel(
-    x_ptr, gate_ptr, change_ptr, length, gate_stride, D: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr, gate_ptr, change_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, length, gate_stride,
+    D: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """X += gate · change, row by row, with the picture's own gate."""
     row = tl.program_id(0).to(tl.int64)
@@ -119,7 +138,65 @@ def add_gated_kernel(
     x = tl.load(x_ptr + row * D + columns, mask=mask).to(tl.float32)
     gate = tl.load(gate_ptr + (row // length) * gate_stride + columns, mask=mask).to(tl.float32)
     change = tl.load(change_ptr + row * D + columns, mask=mask).to(tl.float32)
+    change = _finish(change, row, columns, mask, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED)
     tl.store(x_ptr + row * D + columns, (x + gate * change).to(x_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def add_norm_kernel(
+    x_ptr, gate_ptr, change_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, scale_ptr, shift_ptr,
+    out_ptr, out_scale_ptr, length, gate_stride, mod_stride,
+    D: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr, KIND: tl.constexpr,
+):  # fmt: skip
+    """`add_gated_kernel`, and `norm_modulate_kernel` of the sum while it is at hand."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < D
+    picture = row // length
+    x = tl.load(x_ptr + row * D + columns, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(gate_ptr + picture * gate_stride + columns, mask=mask, other=0.0).to(tl.float32)
+    change = tl.load(change_ptr + row * D + columns, mask=mask, other=0.0).to(tl.float32)
+    change = _finish(change, row, columns, mask, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED)
+    rounded = (x + gate * change).to(x_ptr.dtype.element_ty)
+    tl.store(x_ptr + row * D + columns, rounded, mask=mask)
+    moved = picture * mod_stride + columns
+    normed = _modulated(rounded.to(tl.float32), mask, scale_ptr + moved, shift_ptr + moved, D)
+    _store_row(normed, mask, row * D + columns, out_ptr, out_scale_ptr, row, KIND)
+
+
+@triton.jit
+def group_moments_kernel(
+    x_ptr, mean_ptr, spread_ptr, length,
+    C: tl.constexpr, GROUPS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Of some pixels of one picture, channels last: each group's mean and its sum of squared distances from that."""
+    tile, picture = tl.program_id(0), tl.program_id(1)
+    each: tl.constexpr = C // GROUPS
+    pixels = tile * ROWS + tl.arange(0, ROWS)[:, None]
+    columns = tl.arange(0, C)[None, :]
+    x = tl.load(x_ptr + (picture.to(tl.int64) * length + pixels) * C + columns, mask=pixels < length, other=0.0)
+    x = x.to(tl.float32)
+    count = min(length - tile * ROWS, ROWS) * each
+    mean = tl.sum(tl.reshape(tl.sum(x, axis=0), (GROUPS, each)), axis=1) / count
+    spread = tl.reshape(tl.broadcast_to(mean[:, None], (GROUPS, each)), (1, C))
+    centred = tl.where(pixels < length, x - spread, 0.0)
+    squares = tl.sum(tl.reshape(tl.sum(centred * centred, axis=0), (GROUPS, each)), axis=1)
+    place = (picture * tl.num_programs(0) + tile) * GROUPS + tl.arange(0, GROUPS)
+    tl.store(mean_ptr + place, mean)
+    tl.store(spread_ptr + place, squares)
+
+
+@triton.jit
+def scale_silu_kernel(x_ptr, scale_ptr, shift_ptr, out_ptr, length, C: tl.constexpr, ROWS: tl.constexpr):
+    """silu(x · scale + shift) with the picture's own scale and shift for each channel, channels last."""
+    tile, picture = tl.program_id(0), tl.program_id(1)
+    pixels = tile * ROWS + tl.arange(0, ROWS)[:, None]
+    columns = tl.arange(0, C)[None, :]
+    mask = (pixels < length) & (columns < C)
+    offsets = (picture.to(tl.int64) * length + pixels) * C + columns
+    x = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = x * tl.load(scale_ptr + picture * C + columns) + tl.load(shift_ptr + picture * C + columns)
+    tl.store(out_ptr + offsets, (x * tl.sigmoid(x)).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit

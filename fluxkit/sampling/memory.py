@@ -7,12 +7,15 @@ before the ladder is climbed down. The adaLN tables (`tables.py`) are used on ev
 from dataclasses import dataclass
 
 GIB = 2**30
-# Beside the weights, for one picture of 1024×1024. Measured on an H100 with fp8 blocks: 8.31 GiB at rest, peaks while
-# denoising 1, 2 and 4 pictures 8.71, 9.11 and 9.90 (bf16: 0.47 for one), and 2.05 while decoding one with
-# `expandable_segments` (2.42 without: the allocator's pieces don't fit together).
+# Beside the weights, at 1024×1024. Measured on an H100 with fp8 blocks: 0.40 GiB for each picture while denoising 1, 2
+# and 4 (bf16: 0.47), 1.50 while decoding one (`fast_vae.py`; 2.38 with PyTorch's GroupNorm, where no kernels are).
 GIB_PER_IMAGE = 0.5
-GIB_DECODE = 2.1
-GIB_RESERVED = 0.4
+GIB_DECODE = 1.7
+# What the weights' sum leaves out: VAE 0.09, tables and prompt 0.06, the allocator's gaps 0.32 (`expandable_segments`
+# on), the libraries' kernels 0.27, by PyTorch and NVML in a whole `fluxkit sample`.
+GIB_RESERVED = 0.75
+# Of the first-block cache: four times 4,096 tokens of 3,072 numbers in bfloat16, counted.
+GIB_FIRST_BLOCK = 0.1
 LARGEST_BATCH = 4
 
 
@@ -21,12 +24,16 @@ class Weights:
     """What a model's weights take.
 
     Args:
-        frame_bytes: embedders and what else is always on the GPU, VAE included.
+        frame_bytes: embedders and what else of the transformer is always on the GPU.
         block_bytes: of each block, in the order in which they work.
+        working_bytes: what one layer needs besides while it works: nf4's weight, unpacked.
+        kept_gib_per_image: what is kept of each picture of 1024×1024 from step to step.
     """
 
     frame_bytes: int
     block_bytes: tuple[int, ...]
+    working_bytes: int = 0
+    kept_gib_per_image: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,8 @@ def predicted_bytes(weights: Weights, streamed: int, batch: int, width: int, hei
     kept = weights.block_bytes[: len(weights.block_bytes) - streamed]
     lent = 2 * max(weights.block_bytes[len(kept) :], default=0)
     area = max(width * height / 1024**2, 0.25)
-    working = max(batch * GIB_PER_IMAGE, GIB_DECODE) * area + GIB_RESERVED
-    return weights.frame_bytes + sum(kept) + lent + int(working * GIB)
+    working = max(batch * (GIB_PER_IMAGE + weights.kept_gib_per_image), GIB_DECODE) * area + GIB_RESERVED
+    return weights.frame_bytes + sum(kept) + lent + weights.working_bytes + int(working * GIB)
 
 
 def place(weights: Weights, free_bytes: int, width: int, height: int, batch: int | None = None) -> Placement | None:
@@ -80,6 +87,15 @@ def place(weights: Weights, free_bytes: int, width: int, height: int, batch: int
             if peak <= free_bytes:
                 return Placement(streamed, size, peak)
     return None
+
+
+def for_size(placed: Placement, weights: Weights, free_bytes: int, width: int, height: int) -> Placement:
+    """The largest batch of another size with the blocks where they are."""
+    for batch in range(LARGEST_BATCH, 0, -1):
+        peak = predicted_bytes(weights, placed.streamed, batch, width, height)
+        if peak <= free_bytes:
+            return Placement(placed.streamed, batch, peak)
+    return Placement(placed.streamed, 1, placed.predicted_bytes)
 
 
 def lower(weights: Weights, streamed: int) -> int | None:

@@ -1,7 +1,7 @@
-"""What lies between FLUX's matrix products, in plain torch and as fused kernels with the same results.
+"""What lies between FLUX's matrix products, in plain torch: it runs anywhere, and is what gets compiled.
 
-A `Rows` is what a linear layer takes: values (…, width) and, where they are quantized, one float32 scale a row. The
-fused form runs on CUDA without `torch.compile`; the plain one runs anywhere, and is what gets compiled.
+A `Rows` is what a linear layer takes: values (…, width) and, where they are quantized, one float32 scale a row. A
+`Product` is what it gives. `fused_ops.py` has the same as kernels.
 """
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 Kind = Literal["bf16", "fp8", "int8"]
-_KIND_NUMBER = {"bf16": 0, "fp8": 1, "int8": 2}
+# Of weights; nf4's are multiplied in bfloat16.
+WeightKind = Literal["bf16", "fp8", "int8", "nf4"]
 FP8_MAX, INT8_MAX = 448.0, 127.0
 
 
@@ -26,19 +27,53 @@ class Rows(NamedTuple):
     scale: "torch.Tensor | None"
 
 
-def quantize_rows(x: "torch.Tensor", kind: Kind) -> Rows:
+class Product(NamedTuple):
+    """What a linear layer gives: `values · scale · column_scale + bias`, which its consumer works out.
+
+    Args:
+        values: (batch, tokens, width) in bfloat16.
+        scale: (batch · tokens, 1) in float32, of the rows; None where the values are finished.
+        column_scale: (1, width) in bfloat16; None where the values are finished.
+        bias: (width,) in bfloat16; None where the values are finished.
+    """
+
+    values: "torch.Tensor"
+    scale: "torch.Tensor | None" = None
+    column_scale: "torch.Tensor | None" = None
+    bias: "torch.Tensor | None" = None
+
+
+def columns(product: Product, start: int, stop: int) -> Product:
+    """Some columns of a product, as a view."""
+    values = product.values[:, :, start:stop]
+    if product.scale is None or product.column_scale is None or product.bias is None:
+        return Product(values)
+    return Product(values, product.scale, product.column_scale[:, start:stop], product.bias[start:stop])
+
+
+def quantize_rows(x: "torch.Tensor", kind: Kind, *, short_scale: bool = False) -> Rows:
     """One scale a row, from the row's largest magnitude.
 
     Args:
         x: (…, width) in bfloat16.
         kind: what to quantize to; `bf16` leaves x as it is.
+        short_scale: in fp8, the scale in bfloat16, rounded up, and the values for just that scale: nothing is lost.
     """
     import torch
 
     if kind == "bf16":
         return Rows(x, None)
+    if x.is_meta:  # a model to be filled later; sums on `meta` import torch's compiler
+        dtype = torch.float8_e4m3fn if kind == "fp8" else torch.int8
+        scales = torch.bfloat16 if kind == "fp8" and short_scale else torch.float32
+        return Rows(x.new_empty(x.shape, dtype=dtype), x.new_empty(x.numel() // x.shape[-1], 1, dtype=scales))
     wide = x.float()
     largest = wide.abs().amax(-1, keepdim=True).clamp(min=1e-12)
+    if kind == "fp8" and short_scale:
+        # Up to 1/128 larger than needed: the largest value is not cut off by rounding down.
+        scale = (largest * (1.00390625 / FP8_MAX)).bfloat16()
+        values = (wide / scale.float()).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+        return Rows(values, scale.view(-1, 1))
     if kind == "fp8":
         values = (wide * (FP8_MAX / largest)).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
         return Rows(values, (largest / FP8_MAX).view(-1, 1))
@@ -51,6 +86,10 @@ class PlainOps:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
 
+    def product(self, layer: Any, rows: Rows) -> Product:
+        """A linear layer's product."""
+        return Product(layer(rows))
+
     def norm_modulate(self, x: "torch.Tensor", scale: "torch.Tensor", shift: "torch.Tensor") -> Rows:
         """LayerNorm of x (batch, tokens, width), times 1 + scale, plus shift (batch, width)."""
         import torch
@@ -58,11 +97,11 @@ class PlainOps:
         normed = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
         return quantize_rows(normed * (1 + scale[:, None]) + shift[:, None], self.kind)
 
-    def activate(self, right: "torch.Tensor", left: "torch.Tensor | None" = None) -> Rows:
+    def activate(self, right: Product, left: "torch.Tensor | None" = None) -> Rows:
         """`[left, gelu(right)]`, for the second half of the feed-forward layers."""
         import torch
 
-        activated = torch.nn.functional.gelu(right, approximate="tanh")
+        activated = torch.nn.functional.gelu(right.values, approximate="tanh")
         return quantize_rows(activated if left is None else torch.cat([left, activated], dim=2), self.kind)
 
     def rows(self, x: "torch.Tensor") -> Rows:
@@ -71,7 +110,7 @@ class PlainOps:
         return quantize_rows(x.contiguous(), self.kind)
 
     def queries(
-        self, streams: "list[tuple[torch.Tensor, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
+        self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
     ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
         """q, k and v of the joined streams, each (batch, heads, tokens, head width): normalized and rotated.
 
@@ -81,115 +120,33 @@ class PlainOps:
             rotary: cosines and sines of all the streams' tokens, (tokens, head width) each, values twice.
         """
         import torch
-        from diffusers.models.embeddings import apply_rotary_emb
 
         parts: list[list[torch.Tensor]] = [[], [], []]
         for x, norm_q, norm_k in streams:
-            query, key, value = (one.unflatten(-1, (heads, -1)) for one in x.chunk(3, dim=-1))
+            query, key, value = (one.unflatten(-1, (heads, -1)) for one in x.values.chunk(3, dim=-1))
             for part, tensor in zip(parts, (norm_q(query), norm_k(key), value), strict=True):
                 part.append(tensor)
         query, key, value = (part[0] if len(part) == 1 else torch.cat(part, dim=1) for part in parts)
-        query, key = (apply_rotary_emb(one, rotary, sequence_dim=1) for one in (query, key))
+        query, key = (_rotate(one, rotary) for one in (query, key))
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
-    def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: "torch.Tensor") -> "torch.Tensor":
+    def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: Product) -> "torch.Tensor":
         """X + gate · change, with the picture's gate (batch, width)."""
-        return x + gate[:, None] * change
+        return x + gate[:, None] * change.values
+
+    def add_norm(
+        self, x: "torch.Tensor", gate: "torch.Tensor", change: Product, scale: "torch.Tensor", shift: "torch.Tensor"
+    ) -> "tuple[torch.Tensor, Rows]":
+        """`add_gated`, and `norm_modulate` of its result."""
+        x = self.add_gated(x, gate, change)
+        return x, self.norm_modulate(x, scale, shift)
 
 
-class FusedOps(PlainOps):
-    """As Triton kernels; intermediate roundings to bfloat16 are left out, so results differ in the last bits."""
+def _rotate(x: "torch.Tensor", rotary: "tuple[torch.Tensor, torch.Tensor]") -> "torch.Tensor":
+    """Turn pairs of neighbours of x (batch, tokens, heads, head width), in diffusers' order of roundings."""
+    import torch
 
-    def norm_modulate(self, x: "torch.Tensor", scale: "torch.Tensor", shift: "torch.Tensor") -> Rows:
-        """As `PlainOps.norm_modulate`."""
-        from fluxkit.sampling.kernels import norm_modulate_kernel
-
-        x = x.contiguous()
-        batch, tokens, width = x.shape
-        out, scales = self._out((batch, tokens, width), x)
-        norm_modulate_kernel[(batch * tokens,)](
-            x, scale, shift, out, scales, tokens, scale.stride(0),
-            D=width, BLOCK=_power(width), KIND=_KIND_NUMBER[self.kind], num_warps=_warps(width),
-        )  # fmt: skip
-        return Rows(out, scales if self.kind != "bf16" else None)
-
-    def activate(self, right: "torch.Tensor", left: "torch.Tensor | None" = None) -> Rows:
-        """As `PlainOps.activate`; rows of `right` may lie apart."""
-        return self._activate(left, right)
-
-    def rows(self, x: "torch.Tensor") -> Rows:
-        """As `PlainOps.rows`."""
-        if self.kind == "bf16":
-            return Rows(x, None)
-        return self._activate(x, None)
-
-    def _activate(self, left: "torch.Tensor | None", right: "torch.Tensor | None") -> Rows:
-        from fluxkit.sampling.kernels import activate_kernel
-
-        given = left if left is not None else right
-        assert given is not None  # noqa: S101 - for the type checker
-        batch, tokens, _ = given.shape
-        # Rows must follow one another at one distance, through all the pictures.
-        left, right = (one if one is None or _evenly(one) else one.contiguous() for one in (left, right))
-        widths = [0 if one is None else one.shape[2] for one in (left, right)]
-        out, scales = self._out((batch, tokens, sum(widths)), given)
-        activate_kernel[(batch * tokens,)](
-            given if left is None else left, given if right is None else right, out, scales,
-            0 if left is None else left.stride(1), 0 if right is None else right.stride(1),
-            LEFT=widths[0], RIGHT=widths[1], BLOCK=_power(sum(widths)), KIND=_KIND_NUMBER[self.kind],
-            num_warps=_warps(sum(widths)),
-        )  # fmt: skip
-        return Rows(out, scales if self.kind != "bf16" else None)
-
-    def queries(
-        self, streams: "list[tuple[torch.Tensor, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
-    ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """As `PlainOps.queries`; a single stream is changed in place."""
-        from fluxkit.sampling.kernels import rotate_kernel
-
-        first = streams[0][0]
-        batch, inner = first.shape[0], first.shape[2]
-        total = sum(x.shape[1] for x, _, _ in streams)
-        joint = first if len(streams) == 1 else first.new_empty(batch, total, inner)
-        half = inner // 3 // heads // 2
-        offset = 0
-        for x, norm_q, norm_k in streams:
-            tokens = x.shape[1]
-            rotate_kernel[(batch * tokens, 2 if x is joint else 3)](
-                x, joint, norm_q.weight, norm_k.weight, rotary[0], rotary[1],
-                tokens, total, offset, x.stride(1), joint.stride(1), norm_q.eps,
-                HEADS=heads, HALF=half, BLOCK=_power(heads), COPY_V=x is not joint, num_warps=4,
-            )  # fmt: skip
-            offset += tokens
-        query, key, value = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in joint.chunk(3, dim=-1))
-        return query, key, value
-
-    def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: "torch.Tensor") -> "torch.Tensor":
-        """As `PlainOps.add_gated`, in place."""
-        from fluxkit.sampling.kernels import add_gated_kernel
-
-        batch, tokens, width = x.shape
-        if not (x.is_contiguous() and change.is_contiguous()):
-            return x.addcmul_(gate[:, None], change)
-        add_gated_kernel[(batch * tokens,)](
-            x, gate, change, tokens, gate.stride(0), D=width, BLOCK=_power(width), num_warps=_warps(width)
-        )
-        return x
-
-    def _out(self, shape: tuple[int, int, int], like: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-        import torch
-
-        dtype = {"bf16": like.dtype, "fp8": torch.float8_e4m3fn, "int8": torch.int8}[self.kind]
-        return like.new_empty(shape, dtype=dtype), like.new_empty(shape[0] * shape[1], 1, dtype=torch.float32)
-
-
-def _evenly(x: "torch.Tensor") -> bool:
-    return bool(x.stride(2) == 1 and (x.shape[0] == 1 or x.stride(0) == x.shape[1] * x.stride(1)))
-
-
-def _power(width: int) -> int:
-    return 1 << (width - 1).bit_length()
-
-
-def _warps(width: int) -> int:
-    return 4 if width <= 2048 else 8 if width <= 8192 else 16
+    cos, sin = (one[None, :, None, :] for one in rotary)
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-second, first], dim=-1).flatten(3)
+    return (x.float() * cos + turned.float() * sin).to(x.dtype)

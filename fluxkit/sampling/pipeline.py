@@ -8,32 +8,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxkit.errors import GpuMemoryError, UserError
-from fluxkit.sampling.adapters import merge_adapters
-from fluxkit.sampling.bases import base_model
+from fluxkit.sampling.bases import base_model, explain_damage
 from fluxkit.sampling.decoding import decode, picture, too_large
 from fluxkit.sampling.fast_loader import FastLoader
-from fluxkit.sampling.fast_sampler import FastSampler, free_memory
+from fluxkit.sampling.fast_sampler import FastSampler
+from fluxkit.sampling.gpu import free_memory
 from fluxkit.sampling.plan import AdapterWeight, Identity, Job
-from fluxkit.sampling.prompt_encoder import ENCODER_PARTS, Embedding, PromptEncoder
+from fluxkit.sampling.prompt_encoder import Embedding, PromptEncoder
 from fluxkit.sampling.proof import check_effect, prove
 from fluxkit.sampling.quantizers import Plain, Quantizer, RowQuantizer, quantizer
-from fluxkit.sampling.quiet import quiet_libraries
+from fluxkit.sampling.stock import merged_transformer, place_weights, stock_batch_size, stock_pipeline
 from fluxkit.sampling.swap import AdapterSwap
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
-
-# Measured on an H200 with int8 at 1024×1024: 13.7 GiB for one image, about 1.9 GiB for each further one; beyond four
-# a batch gains nothing more.
-_GIB_PER_IMAGE = 2.2
-_GIB_RESERVED = 3.0
-_LARGEST_AUTO_BATCH = 4
 
 
 class FluxSampler:
@@ -46,6 +38,7 @@ class FluxSampler:
         quantizer: Quantizer | RowQuantizer,
         *,
         wrapped: bool = False,
+        first_block_cache: float | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         """Load all but the transformer and the text encoders.
@@ -55,19 +48,21 @@ class FluxSampler:
             revision: the Hub revision.
             quantizer: what the transformer goes through after merging.
             wrapped: adapters are put beside the quantized weights and swapped there, instead of merged.
+            first_block_cache: threshold of the first-block cache; None leaves it off.
             on_notice: told how the model is held, and what changes when memory runs out; stderr by default.
 
         Raises:
             UserError: the base model is missing or damaged.
         """
         # Without it the allocator's pieces don't fit together: decoding at 11.0 GiB failed with it off (H100).
-        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+        if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name
+            os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         import torch
 
-        quiet_libraries()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if isinstance(quantizer, Plain) and self.device.type == "cuda" and not wrapped:
+        if isinstance(quantizer, Plain) and not wrapped and (self.device.type == "cuda" or first_block_cache):
             quantizer = RowQuantizer("bf16")  # the same sums, faster
+        self._first_block_cache = first_block_cache
         self._base, self._revision, self._quantizer = str(base), revision, quantizer
         self._wrapped = wrapped
         self._notice = on_notice or _to_stderr
@@ -77,17 +72,22 @@ class FluxSampler:
         self._model = base_model(base, revision)
         self._encoder = PromptEncoder(self._base, revision, self._model.max_sequence_length, self.device)
         self._embeddings: dict[str, Embedding] = {}
-        with self._loading():
-            from diffusers import FluxPipeline
+        self._pipe: Any = self._light() if isinstance(quantizer, RowQuantizer) else stock_pipeline(self._base, revision)
 
-            self._pipe: Any = FluxPipeline.from_pretrained(
-                self._base, revision=revision, transformer=None, dtype=torch.bfloat16, **dict.fromkeys(ENCODER_PARTS)
-            )
-        self._pipe.set_progress_bar_config(disable=True)
+    def _light(self) -> Any:
+        from fluxkit.sampling.light import LightPipeline
+
+        with explain_damage(self._base):
+            return LightPipeline(self._base, self._revision)
+
+    def _place_vae(self) -> None:
+        from fluxkit.sampling.fast_vae import place_vae
+
+        place_vae(self._pipe.vae, self.device)
 
     def encode(self, prompts: Iterable[str]) -> None:
         """Encode each prompt once; the text encoders (9 GiB) are loaded for new ones only, and freed."""
-        with self._loading():
+        with explain_damage(self._base):
             self._embeddings.update(self._encoder.encode(list(prompts)))
 
     def load_transformer(self, adapters: Sequence[AdapterWeight], strength: float) -> int:
@@ -106,37 +106,26 @@ class FluxSampler:
             UserError: the adapter is damaged or of another model.
             GpuMemoryError: the weights don't fit.
         """
-        import torch
-
         self._request = (adapters, strength)
         if self._swap is not None:
             return self._swap.apply(adapters, strength)
         self._pipe.transformer = self._fast = None
         free_memory()
         if isinstance(self._quantizer, RowQuantizer):
-            with self._loading():
-                self._fast = FastSampler(self._pipe, self._loader(self._quantizer), adapters, strength, self._notice)
-            self._pipe.vae.to(self.device)
+            with explain_damage(self._base):
+                self._fast = FastSampler(
+                    self._pipe,
+                    FastLoader(self._base, self._revision, self._quantizer.kind, self.device),
+                    adapters,
+                    strength,
+                    self._notice,
+                    first_block_cache=self._first_block_cache,
+                )
+            self._place_vae()
             return self._fast.modules
-        with self._loading():
-            from diffusers import FluxTransformer2DModel
-
-            transformer = FluxTransformer2DModel.from_pretrained(
-                self._base, subfolder="transformer", revision=self._revision, dtype=torch.bfloat16
-            )
-            if lacking := sum(weight.is_meta for weight in transformer.parameters()):
-                raise ValueError(f"its transformer's files lack {lacking} of the weights that its config.json names")
-        modules = 0 if self._wrapped else merge_adapters(transformer, adapters, strength)
-        transformer.requires_grad_(False).eval()
-        try:
-            self._quantizer.place(transformer, self.device)
-            self._pipe.vae.to(self.device)
-        except torch.OutOfMemoryError as error:
-            raise GpuMemoryError(
-                "The model's weights don't fit into the GPU's memory.",
-                fix="Close other programs that use the GPU, or use --quantize int8.",
-            ) from error
-        self._pipe.transformer = transformer
+        merged = () if self._wrapped else adapters
+        transformer, modules = merged_transformer(self._base, self._revision, merged, strength)
+        place_weights(self._pipe, transformer, self._quantizer, self.device)
         if self._wrapped:
             self._swap = AdapterSwap(transformer)
             modules = self._swap.apply(adapters, strength)
@@ -154,15 +143,7 @@ class FluxSampler:
 
     def auto_batch_size(self, job: Job) -> int:
         """How many images of this job's size go through at once, by the memory that is free now."""
-        import torch
-
-        if self._fast is not None:
-            return self._fast.batch_size(job)
-        if self.device.type != "cuda":
-            return 2
-        free, _ = torch.cuda.mem_get_info(self.device)
-        per_image = _GIB_PER_IMAGE * max(job.width * job.height / 1024**2, 0.25)
-        return max(1, min(_LARGEST_AUTO_BATCH, int((free / 2**30 - _GIB_RESERVED) / per_image)))
+        return self._fast.batch_size(job) if self._fast is not None else stock_batch_size(job, self.device)
 
     def images(self, jobs: Sequence[Job], batch_size: int) -> Iterator[tuple[Job, "Image | None"]]:
         """Make the pictures of jobs of one size, number of steps and guidance.
@@ -191,6 +172,8 @@ class FluxSampler:
                 else:
                     yield job, image
             del pending[: len(batch)]
+        if self._fast is not None:
+            self._fast.report_saved()
         if black:
             yield from self._again(black)
 
@@ -268,23 +251,7 @@ class FluxSampler:
         """The picture of one row of latents; None for one that holds NaN or infinity."""
         while (pixels := decode(self._pipe, job, packed)) is None:
             self._make_room([job])
-        return picture(self._pipe, pixels)
-
-    def _loader(self, chosen: RowQuantizer) -> FastLoader:
-        return FastLoader(self._base, self._revision, chosen.kind, self.device)
-
-    @contextmanager
-    def _loading(self) -> Iterator[None]:
-        """What the libraries raise for a folder that is no whole model, as one error with a fix."""
-        from safetensors import SafetensorError
-
-        try:
-            yield
-        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-            raise UserError(
-                f"The base model {self._base} can't be loaded: {error}",
-                fix="Check [model] base; delete a damaged download and let it be downloaded again.",
-            ) from error
+        return picture(pixels)
 
 
 def _to_stderr(text: str) -> None:

@@ -5,13 +5,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from fluxkit.errors import UserError
-from fluxkit.files import sha256_file
+from fluxkit.sampling.tensor_cache import digest
 
 Quantization = Literal["int8", "int8-dynamic", "fp8", "nf4", "none"]
 ImageFormat = Literal["png", "webp", "jpeg"]
@@ -85,6 +84,7 @@ class Identity:
         quantization: of the transformer's weights.
         wrapped: adapters beside quantized weights instead of merged into them, which rounds differently.
         image_format: of the files.
+        first_block_cache: threshold of the first-block cache; None where it is off.
     """
 
     base: str
@@ -93,6 +93,7 @@ class Identity:
     quantization: str
     wrapped: bool = False
     image_format: ImageFormat = "png"
+    first_block_cache: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class SamplingPlan:
         out: folder for images, manifest and gallery.
         image_format: of the files; WebP and JPEG are smaller and not exact.
         metadata: whether the files say how they were made; the manifest does in any case.
+        first_block_cache: threshold of the first-block cache, which changes the pictures; None leaves it off.
     """
 
     base: str | Path
@@ -121,6 +123,7 @@ class SamplingPlan:
     out: Path
     image_format: ImageFormat = "png"
     metadata: bool = True
+    first_block_cache: float | None = None
 
     @property
     def wrapped(self) -> bool:
@@ -130,7 +133,8 @@ class SamplingPlan:
         needs no new quantized base. It depends on the whole plan, not on what is missing: a resumed run must not mix.
         """
         # Rearranged for speed, the transformer takes adapters merged only.
-        return self.quantize not in ("fp8", "int8-dynamic") and compares(self.jobs)
+        rearranged = self.quantize in ("fp8", "int8-dynamic", "nf4") or self.first_block_cache is not None
+        return not rearranged and compares(self.jobs)
 
     def stack(self, name: str) -> tuple[AdapterWeight, ...]:
         """What the jobs of that adapter name add to the base model."""
@@ -150,18 +154,19 @@ def identities(plan: SamplingPlan) -> dict[str, Identity]:
     """
     folder = Path(plan.base).expanduser()
     base = str(folder.resolve()) if folder.is_dir() else str(plan.base)
-    digest = cache(_adapter_sha256)  # a stack may name a file twice
     wrapped = plan.wrapped
     found = {}
     for name in dict.fromkeys(job.adapter for job in plan.jobs):
-        contents = tuple(AdapterContent(digest(one.path), one.weight) for one in plan.stack(name))
-        found[name] = Identity(base, plan.revision, contents, plan.quantize, wrapped, plan.image_format)
+        contents = tuple(AdapterContent(_adapter_sha256(one.path), one.weight) for one in plan.stack(name))
+        found[name] = Identity(
+            base, plan.revision, contents, plan.quantize, wrapped, plan.image_format, plan.first_block_cache
+        )
     return found
 
 
 def _adapter_sha256(path: Path) -> str:
     try:
-        return sha256_file(path)
+        return digest(path)
     except OSError as error:
         raise UserError(f"The adapter {path} can't be read: {error.strerror}.", fix="Check the path.") from error
 
@@ -170,7 +175,7 @@ def job_key(job: Job, identity: Identity) -> str:
     """Hexadecimal hash of all that decides how an image looks; stable across runs and machines."""
     # Not `asdict`, which copies deeply: most of the time that ten thousand keys took.
     facts: dict[str, Any] = {**vars(job), **vars(identity), "format": 1}
-    for name in ("prompt_name", "adapter", "adapters", "wrapped", "image_format"):
+    for name in ("prompt_name", "adapter", "adapters", "wrapped", "image_format", "first_block_cache"):
         del facts[name]
     for name in ("guidance_scale", "strength"):
         facts[name] = float(facts[name])  # 3 and 3.0 are the same image
@@ -183,6 +188,8 @@ def job_key(job: Job, identity: Identity) -> str:
         facts["wrapped"] = True
     if identity.image_format != "png":
         facts["image_format"] = identity.image_format
+    if identity.first_block_cache is not None:
+        facts["first_block_cache"] = float(identity.first_block_cache)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

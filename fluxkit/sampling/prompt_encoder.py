@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluxkit.sampling.quiet import quiet_libraries
 from fluxkit.sampling.tensor_cache import component_facts, library_versions, sampling_cache
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class PromptEncoder:
 
     def _encode(self, prompts: Sequence[str]) -> dict[str, Embedding]:
         import torch
+
+        quiet_libraries()  # before they are imported any further
         from diffusers import FluxPipeline
 
         self.loaded = True

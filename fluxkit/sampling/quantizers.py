@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fluxkit.errors import UserError
+from fluxkit.extras import require
 from fluxkit.hardware import gpus
-from fluxkit.sampling.ops import Kind
+from fluxkit.sampling.ops import WeightKind
 from fluxkit.sampling.plan import Quantization
 
 if TYPE_CHECKING:
@@ -56,20 +57,20 @@ class QuantoInt8:
 
 @dataclass(frozen=True)
 class RowQuantizer:
-    """Weights and inputs quantized row by row in `FastFlux`, which takes the place of diffusers' transformer.
+    """Weights (fp8 and int8: inputs too, row by row) quantized in `FastFlux`, which replaces diffusers' transformer.
 
     Args:
-        kind: of the blocks' products; `bf16` quantizes nothing.
+        kind: of the blocks' weights; `bf16` quantizes nothing.
     """
 
-    kind: Kind
+    kind: WeightKind
 
 
 def quantizer(name: str) -> Quantizer | RowQuantizer:
     """The quantizer of that name.
 
     Raises:
-        UserError: there is none in this version, or the GPU can't do it.
+        UserError: there is none in this version, the GPU can't do it, or a package is not installed.
     """
     if name == "int8":
         return QuantoInt8()
@@ -82,12 +83,15 @@ def quantizer(name: str) -> Quantizer | RowQuantizer:
         if found and found[0].capability < _FP8_CAPABILITY:
             raise UserError(
                 f"The GPU ({found[0].name}) can't multiply in fp8; that came with NVIDIA's Ada and Hopper.",
-                fix="Use --quantize auto, or int8 (the default).",
+                fix="Use --quantize auto (the default), int8-dynamic or int8.",
             )
         return RowQuantizer("fp8")
+    if name == "nf4":
+        require("nf4", "--quantize nf4")
+        return RowQuantizer("nf4")
     raise UserError(
         f"Quantization {name} is not in this version of fluxkit.",
-        fix="Use auto, int8 (the default), int8-dynamic, fp8 or none.",
+        fix="Use auto (the default), int8, int8-dynamic, fp8, nf4 or none.",
     )
 
 
@@ -110,34 +114,60 @@ class Path:
     latent_error: float
 
 
-# `none` is not chosen by itself: 16 GiB of weights. docs/sampling-speed.md has the whole table.
+# `none` is not chosen by itself: 16 GiB of weights. Nor is nf4: on a tiny model
+# its latents were off 1.7 times as far as fp8's, which at the full size are close to the bound; see
+# docs/sampling-speed.md.
 PATHS = (
-    Path("fp8", (8, 9), 1.94, 38.0, 0.052),
-    Path("int8-dynamic", (8, 0), 1.75, 44.8, 0.018),
+    Path("fp8", (8, 9), 2.85, 39.1, 0.048),
+    Path("int8-dynamic", (8, 0), 2.56, 44.9, 0.018),
     Path("int8", (0, 0), 1.03, 42.0, 0.031),
 )
 # A path beyond this is never chosen by `auto`.
 LEAST_PSNR_DB, LARGEST_LATENT_ERROR = 35.0, 0.06
 
 
-def fastest(*, compared: bool, paths: tuple[Path, ...] = PATHS) -> Quantization:
+def fastest(*, compared: bool, cached: bool = False, paths: tuple[Path, ...] = PATHS) -> Quantization:
     """What `auto` means on this machine: the fastest path whose pictures stay within the bound.
 
     Args:
         compared: adapters or strengths are compared, so they stay beside int8 weights.
+        cached: the first-block cache is on, which only fluxkit's own transformer has: no int8 of quanto's.
         paths: to choose from.
     """
     found = gpus(details=True)
-    if compared or not found:
-        return "int8"
+    otherwise: Quantization = "none" if cached else "int8"
+    if (compared and not cached) or not found:
+        return otherwise
     good = [
         one
         for one in paths
         if one.capability <= found[0].capability
         and one.psnr_db >= LEAST_PSNR_DB
         and one.latent_error <= LARGEST_LATENT_ERROR
+        and not (cached and one.name == "int8")
     ]
-    return max(good, key=lambda one: one.speed).name if good else "int8"
+    return max(good, key=lambda one: one.speed).name if good else otherwise
+
+
+def check_first_block_cache(name: str, threshold: float | None) -> None:
+    """Refuse the first-block cache where it has no effect.
+
+    Args:
+        name: of the quantization.
+        threshold: of the cache; None where it is off.
+
+    Raises:
+        UserError: the quantization runs in diffusers' transformer, or the threshold makes no sense.
+    """
+    if threshold is None:
+        return
+    if not 0 < threshold < 1:
+        raise UserError(f"{threshold:g} is no threshold of the first-block cache.", fix="Try 0.08; it is below 1.")
+    if name == "int8":
+        raise UserError(
+            "--first-block-cache works in fluxkit's own transformer; int8 (optimum-quanto) runs in diffusers'.",
+            fix="Add --quantize auto, which takes the fastest that has it; or fp8, int8-dynamic, nf4 or none.",
+        )
 
 
 # torch._scaled_mm's row-wise scales.

@@ -1,7 +1,8 @@
 """The same jobs over many GPUs: a Ray actor for each, tasks leased to them, images through the shared folder.
 
-Ray places the actors and tells when one dies; whose turn it is and who is to blame is `leases.py`'s. Workers write
-images whole or not at all, so an image that is there when its worker dies counts as made.
+Ray places the actors and tells when one dies; whose turn it is and who is to blame is `leases.py`'s, how long one may
+be silent `deadlines.py`'s: one that hangs is killed, and then dead like any other. Workers write images whole or not at
+all, so an image that is there when its worker dies counts as made.
 """
 
 import os
@@ -14,16 +15,16 @@ from typing import Any
 
 from fluxkit.errors import FluxkitError, UserError
 from fluxkit.extras import require
-from fluxkit.files import cannot_write
+from fluxkit.sampling.deadlines import Deadlines
 from fluxkit.sampling.leases import DEATHS, LeaseBook
 from fluxkit.sampling.ray_cluster import Cluster, import_ray, ray_cluster
+from fluxkit.sampling.shared_folder import await_file, clear, is_there
 from fluxkit.sampling.sight import Landmarks, check_sight, landmarks
 from fluxkit.sampling.work import Failed, Made, Task, Work
 from fluxkit.sampling.worker import Worker
 
 _AUTO_BATCH = 4  # what a worker is taken to make at once where it decides for itself
 _PATIENCE = 300.0  # seconds without any worker: other people's jobs may hold the GPUs for a while
-_NFS_SECONDS = 60.0  # a network folder shows another machine's new file after its attribute cache's time
 
 
 class RayWorker:
@@ -46,20 +47,27 @@ class RayWorker:
 
 @dataclass
 class _Member:
-    """An actor, what is waited for from it, and how far it is."""
+    """An actor, what is waited for from it, and how far it is with its lease, since when."""
 
     actor: Any
     waits_for: Any
     pid: int = 0
     entered: bool = False
     loaded: bool = False
+    experienced: bool = False
+    lease: tuple[Task, ...] = ()
+    since: float = 0.0
 
 
 class RayEngine:
     """See `Engine`."""
 
     def __init__(
-        self, address: str | None = None, workers: int | None = None, worker_type: type[Worker] = Worker
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        worker_type: type[Worker] = Worker,
+        image_timeout: float | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -67,12 +75,14 @@ class RayEngine:
             address: of a Ray cluster; None starts one on this machine.
             workers: how many; one a GPU by default, without GPUs one a node.
             worker_type: what makes the images.
+            image_timeout: seconds for an image, after which its worker counts as hung; None measures it.
 
         Raises:
             UserError: Ray is not installed.
         """
         require("ray", "--engine ray")
         self._address, self._wanted, self._worker_type = address, workers, worker_type
+        self._deadlines = Deadlines(image_timeout)
         self._stack = ExitStack()
         self._members: dict[int, _Member] = {}
         self._hired = self._stillborn = 0
@@ -88,7 +98,7 @@ class RayEngine:
         self._cluster: Cluster = self._stack.enter_context(ray_cluster(self._address, wanted=self._wanted))
         count = min(self._cluster.workers(self._wanted), len(tasks))
         tasks = [replace(task, path=task.path.absolute()) for task in tasks]
-        _clear(tasks)
+        clear(tasks)
         self._work = _absolute(work)
         self._landmarks = self._stack.enter_context(landmarks(tasks[0].path.parent, self._work))
         self._paths = {task.key: task.path for task in tasks}
@@ -124,6 +134,8 @@ class RayEngine:
             ready, _ = self._ray.wait(list(waited), num_returns=1, timeout=1.0)
             for one in ready:
                 yield from self._hear(waited[one])
+            for number in self._hung():
+                yield from self._bury(number, TimeoutError("It hung."))
             if any(member.entered for member in self._members.values()):
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > _PATIENCE:
@@ -135,7 +147,7 @@ class RayEngine:
     def _lease(self, number: int, member: _Member) -> None:
         tasks = self._book.take(number)
         if tasks:
-            member.loaded = False
+            member.lease, member.loaded, member.since = tasks, False, time.monotonic()
             member.waits_for = member.actor.make.options(num_returns="streaming").remote(tasks)
 
     def _hear(self, number: int) -> Iterator[Made | Failed]:
@@ -149,6 +161,7 @@ class RayEngine:
             outcome = self._ray.get(next(member.waits_for))
         except StopIteration:
             member.waits_for = None
+            self._deadlines.made(member.lease, time.monotonic() - member.since)
             self._book.returned(number, died=False)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, FluxkitError):
@@ -158,14 +171,33 @@ class RayEngine:
             yield from self._bury(number, error)
         else:
             if outcome is None:
-                member.loaded, self._stillborn = True, 0
+                self._loaded(member)
             elif self._book.done(outcome.key):
                 if isinstance(outcome, Made):
-                    _await_file(self._paths[outcome.key])
+                    await_file(self._paths[outcome.key])
                 yield outcome
 
+    def _loaded(self, member: _Member) -> None:
+        now = time.monotonic()
+        self._deadlines.loaded(now - member.since)
+        member.since, member.loaded, member.experienced, self._stillborn = now, True, True, 0
+
+    def _hung(self) -> list[int]:
+        """Workers that are at their lease for longer than can be, but for those that have said something unheard."""
+        late = [number for number, member in self._members.items() if self._is_late(member)]
+        return [number for number in late if not self._ray.wait([self._members[number].waits_for], timeout=0)[0]]
+
+    def _is_late(self, member: _Member) -> bool:
+        if not (member.lease and member.waits_for):
+            return False
+        # Asked anew each time: what the others have measured since counts for it too.
+        download = not member.experienced and not isinstance(self._work.base, Path)
+        bounds = self._deadlines
+        allowed = bounds.to_make(member.lease) if member.loaded else bounds.to_load(download=download)
+        return time.monotonic() - member.since > allowed
+
     def _bury(self, number: int, error: Exception) -> Iterator[Made | Failed]:
-        """A worker is dead: what it wrote counts, the rest goes to others, and another is hired in its place."""
+        """A worker is dead or hangs: what it wrote counts, the rest goes to others, another is hired in its place."""
         loaded = self._members[number].loaded
         yield from self._dismiss(number)
         self._stillborn += not loaded
@@ -184,31 +216,7 @@ class RayEngine:
         with suppress(Exception):  # a cluster that is gone has nothing left to end
             self._ray.kill(member.actor)
         leased = self._book.leased(number)
-        return [Made(task.key, 0) for task in leased if _there(task.path) and self._book.done(task.key)]
-
-
-def _clear(tasks: Sequence[Task]) -> None:
-    """Remove what lies where images are to go: damaged ones, or the ledger would have them. What appears is new."""
-    for task in tasks:
-        try:
-            task.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(task.path, error) from error
-
-
-def _await_file(path: Path) -> None:
-    """Wait for an image that another machine has written; the ledger says so if it never comes."""
-    deadline = time.monotonic() + _NFS_SECONDS
-    while not _there(path) and time.monotonic() < deadline:
-        time.sleep(0.5)
-
-
-def _there(path: Path) -> bool:
-    """Whether a file is there; listing its folder renews what a network folder's cache knows of it."""
-    if not path.is_file():
-        with suppress(OSError):
-            os.listdir(path.parent)  # noqa: PTH208 - for its effect
-    return path.is_file()
+        return [Made(task.key, 0) for task in leased if is_there(task.path) and self._book.done(task.key)]
 
 
 def _absolute(work: Work) -> Work:

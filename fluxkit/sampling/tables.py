@@ -10,7 +10,9 @@ from typing import Any
 
 import torch  # noqa: TID253 - as in fastflux.py
 
-from fluxkit.sampling.fastflux import FastFlux, Source, adaln_names
+from fluxkit.sampling.blocks import Source
+from fluxkit.sampling.fastflux import FastFlux, StepRows, adaln_names
+from fluxkit.sampling.schedule import sigmas
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,8 @@ class Condition:
 
 def timesteps(scheduler: Any, condition: Condition, device: torch.device) -> torch.Tensor:
     """The steps that diffusers' FluxPipeline takes for a picture of this size, (steps,) in float32."""
-    import copy
-
-    import numpy as np
-    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-
-    scheduler = copy.deepcopy(scheduler)
-    config = scheduler.config
-    tokens = (condition.height // 16) * (condition.width // 16)
-    mu = calculate_shift(
-        tokens, config["base_image_seq_len"], config["max_image_seq_len"], config["base_shift"], config["max_shift"]
-    )
-    count = condition.num_inference_steps
-    sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / count, count)
-    if sigmas is None:
-        scheduler.set_timesteps(count, device=device, mu=mu)
-    else:
-        scheduler.set_timesteps(sigmas=sigmas, device=device, mu=mu)
-    steps: torch.Tensor = scheduler.timesteps
-    return steps
+    shares = sigmas(scheduler.config, condition.width, condition.height, condition.num_inference_steps)
+    return torch.from_numpy(shares[:-1]).to(device) * 1000
 
 
 def make_tables(
@@ -93,10 +78,28 @@ def _embed(model: FastFlux, step: torch.Tensor, condition: Condition, pooled: to
     return model.time_text_embed(timestep, guidance.to(torch.bfloat16) * 1000, pooled)
 
 
-def batch_rows(
-    tables: Mapping[Condition, Mapping[str, torch.Tensor]], batch: list[Condition], device: torch.device
-) -> list[dict[str, torch.Tensor]]:
-    """For each step, the rows of a batch's pictures by norm, (batch, outputs), on the device."""
-    names = list(tables[batch[0]])
-    stacked = {name: torch.stack([tables[one][name] for one in batch], dim=1).to(device) for name in names}
-    return [{name: stacked[name][step] for name in names} for step in range(batch[0].num_inference_steps)]
+class DeviceTables:
+    """The tables of the conditions in work, on the device: another seed of the same prompt moves nothing.
+
+    Args:
+        device: where the model works.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._kept: dict[Condition, tuple[tuple[str, ...], torch.Tensor]] = {}
+
+    def rows(self, tables: Mapping[Condition, Mapping[str, torch.Tensor]], batch: list[Condition]) -> StepRows:
+        """The rows of a batch's pictures; only its conditions are kept."""
+        kept = {one: self._kept.get(one) or self._placed(tables[one]) for one in batch}
+        self._kept = kept
+        names = kept[batch[0]][0]
+        widths = tuple(tables[batch[0]][name].shape[1] for name in names)
+        stacked = [kept[one][1] for one in batch]
+        values = stacked[0].unsqueeze(1) if len(batch) == 1 else torch.stack(stacked, dim=1)
+        return StepRows(names, widths, values)
+
+    def _placed(self, table: Mapping[str, torch.Tensor]) -> tuple[tuple[str, ...], torch.Tensor]:
+        """One copy to the device for all the norms; 500 small ones took 20 ms."""
+        names = tuple(sorted(table))
+        return names, torch.cat([table[name] for name in names], dim=1).to(self._device)

@@ -10,16 +10,19 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluxkit.errors import UserError
-from fluxkit.files import atomic_path, cache_dir
+from fluxkit.files import atomic_path, cache_dir, sha256_file
 from fluxkit.hub import local_file
 
 if TYPE_CHECKING:
     import torch
+
+    from fluxkit.sampling.reading import TensorFile
 
 LIMIT_VARIABLE = "FLUXKIT_SAMPLING_CACHE_GB"
 _DEFAULT_LIMIT_GB = 40.0
@@ -40,25 +43,44 @@ class TensorCache:
 
     def load(self, facts: Mapping[str, Any]) -> "tuple[dict[str, torch.Tensor], dict[str, str]] | None":
         """What was kept under these facts, on the CPU, with its metadata; None where there is nothing whole."""
-        from safetensors import SafetensorError, safe_open
+        from fluxkit.sampling.reading import read_tensors
+
+        file = self.open(facts)
+        if file is None:
+            return None
+        try:
+            return read_tensors(file, lambda _name: "cpu"), dict(file.metadata)
+        except OSError:
+            self.drop(facts)
+            return None
+
+    def open(self, facts: Mapping[str, Any]) -> "TensorFile | None":
+        """What was kept under these facts, of which only the header is read yet; None where there is nothing whole."""
+        from fluxkit.sampling.reading import open_tensors
 
         path = self._path(facts)
         if self.limit_bytes <= 0 or not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt", device="cpu") as handle:
-                metadata = dict(handle.metadata() or {})
-                # Cloned: safetensors' tensors are 8-byte aligned, and torch's int8 kernels crashed on that.
-                tensors = {key: handle.get_tensor(key).clone() for key in handle.keys()}  # noqa: SIM118 - no mapping
-            if metadata.pop("key", "") != path.stem or not tensors:
+            file = open_tensors(path)
+            if file.metadata.get("key") != path.stem or not file.entries:
                 raise ValueError("another entry's contents")
-        except (SafetensorError, OSError, ValueError):
-            with suppress(OSError):
-                path.unlink()
+        except (OSError, ValueError):
+            self.drop(facts)
             return None
         with suppress(OSError):
             os.utime(path)
-        return tensors, metadata
+        return file
+
+    def drop(self, facts: Mapping[str, Any]) -> None:
+        """Throw away what was kept under these facts."""
+        with suppress(OSError):
+            self._path(facts).unlink()
+
+    def find(self, facts: Mapping[str, Any]) -> Path | None:
+        """The file of these facts, whole or not; None where there is none."""
+        path = self._path(facts)
+        return path if self.limit_bytes > 0 and path.is_file() else None
 
     def store(self, facts: Mapping[str, Any], tensors: "Mapping[str, torch.Tensor]", **metadata: str) -> bool:
         """Keep tensors, throwing away what was used longest ago; a disk that is full is no error.
@@ -127,6 +149,21 @@ def component_facts(base: str, revision: str | None, component: str) -> dict[str
         stat = target.stat()
         files[path.name] = blob or [str(target), stat.st_size, stat.st_mtime_ns]
     return {"files": files}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, counted once while it stays as it is.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    stat = path.stat()
+    return _digest(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256_file(path)
 
 
 def library_versions(*names: str) -> dict[str, str]:

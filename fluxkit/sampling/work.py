@@ -22,6 +22,7 @@ class Work:
         identities: by adapter name, what is written into the images.
         prompts: all texts of the run; encoded before the first image, since the encoders are then freed.
         metadata: whether the files say how they were made.
+        first_block_cache: threshold of the first-block cache; None leaves it off.
     """
 
     base: str | Path
@@ -33,6 +34,7 @@ class Work:
     identities: Mapping[str, Identity]
     prompts: tuple[str, ...]
     metadata: bool = True
+    first_block_cache: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def work_of(plan: SamplingPlan, identities: Mapping[str, Identity], tasks: Seque
         identities=dict(identities),
         prompts=tuple(dict.fromkeys(task.job.prompt for task in tasks)),
         metadata=plan.metadata,
+        first_block_cache=plan.first_block_cache,
     )
 
 

@@ -3,14 +3,17 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxkit.errors import UserError
+from fluxkit.sampling.fast_loader import needed_files
 from fluxkit.sampling.ledger import folder_gone
 from fluxkit.sampling.overlap import BackgroundWriter
 from fluxkit.sampling.pipeline import FluxSampler
 from fluxkit.sampling.plan import Job
-from fluxkit.sampling.quantizers import quantizer
+from fluxkit.sampling.quantizers import RowQuantizer, quantizer
+from fluxkit.sampling.reading import Ahead
 from fluxkit.sampling.work import Failed, Made, Task, Work, batch_of, model_of
 from fluxkit.sampling.writer import write_image
 
@@ -87,8 +90,17 @@ class Worker:
 
     def _load(self, model: tuple[str, float]) -> FluxSampler:
         if self._sampler is None:
-            work = self._work
-            sampler = FluxSampler(work.base, work.revision, quantizer(work.quantize), wrapped=work.wrapped)
+            work, chosen = self._work, quantizer(self._work.quantize)
+            files = self._files(chosen, model)
+            ahead = Ahead(files)  # while torch is imported
+            sampler = FluxSampler(
+                work.base,
+                work.revision,
+                chosen,
+                wrapped=work.wrapped,
+                first_block_cache=work.first_block_cache,
+            )
+            ahead.stop()
             sampler.encode(work.prompts)
             self._sampler = sampler
         if model != self._model:
@@ -99,6 +111,14 @@ class Worker:
             self._effect = self._sampler.prove(self._work.identities[name], stack, strength)
             self._model = model
         return self._sampler
+
+    def _files(self, chosen: object, model: tuple[str, float]) -> list[Path]:
+        """What the first model will be read from."""
+        if not isinstance(chosen, RowQuantizer):
+            return []
+        name, strength = model
+        stack = self._work.adapters[name] if name else ()
+        return needed_files(str(self._work.base), self._work.revision, stack, strength, chosen.kind)
 
 
 class LocalEngine:

@@ -41,6 +41,7 @@ def describe(job: Job, identity: Identity) -> dict[str, Any]:
         "strength": job.strength,
         "quantization": identity.quantization,
         "wrapped": identity.wrapped,
+        "first_block_cache": identity.first_block_cache,
         "fluxkit": __version__,
     }
 
@@ -60,6 +61,8 @@ def parameters(job: Job, identity: Identity) -> str:
         "Model": Path(identity.base).name,
         "Quantization": identity.quantization,
     }
+    if identity.first_block_cache is not None:
+        pairs["First block cache"] = f"{identity.first_block_cache:g} (lossy)"
     if identity.adapters:
         pairs["Lora hash"] = " ".join(one.sha256[:12] for one in identity.adapters)
         pairs["Lora strength"] = job.strength

@@ -18,6 +18,18 @@ def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
 
 
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module's cache, for tests that are not about the cache: the text encoders are loaded once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def _use_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fluxkit keep what it caches in `shared_cache`."""
+    monkeypatch.setenv("FLUXKIT_CACHE", str(shared_cache))
+
+
 def load_transformer(base: Path) -> Any:
     """The tiny model's transformer in float32: merges compare to 1e-6 there."""
     import torch

@@ -205,6 +205,7 @@ def kohya_tensors(*, out: int = 64, mlp: int = 256) -> dict[str, torch.Tensor]:
     return tensors
 
 
+@pytest.mark.slow
 def test_kohyas_names_mean_what_diffusers_says_they_mean(tmp_path: Path) -> None:
     from diffusers import FluxPipeline
 

@@ -153,5 +153,5 @@ def test_a_base_model_that_is_none(plan: SamplingPlan, tmp_path: Path) -> None:
 
 
 def test_quantizations_of_later_versions_are_refused(plan: SamplingPlan) -> None:
-    with pytest.raises(UserError, match="nf4 is not in this version"):
-        sample(dataclasses.replace(plan, quantize="nf4"), on_progress=silent)
+    with pytest.raises(UserError, match="int2 is not in this version"):
+        sample(dataclasses.replace(plan, quantize="int2"), on_progress=silent)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fluxkit.errors import UserError
+from fluxkit.errors import GpuMemoryError, UserError
 from fluxkit.files import sha256_file
 from fluxkit.sampling import fast_loader, pipeline
 from fluxkit.sampling.batcher import sample
@@ -16,20 +16,9 @@ from fluxkit.sampling.pipeline import FluxSampler
 from fluxkit.sampling.plan import AdapterWeight, Job, SamplingPlan, plan_jobs
 from fluxkit.sampling.quantizers import Plain, RowQuantizer
 
-pytestmark = pytest.mark.slow  # each loads a model
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_use_shared_cache")]  # each loads a model
 SIZE: dict[str, Any] = {"width": 64, "height": 48, "num_inference_steps": 2, "guidance_scale": 3.0}
 JOBS = plan_jobs({"one": "ohwx man", "two": "a cat"}, seeds=(1, 2), **SIZE)
-
-
-@pytest.fixture(scope="module")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the tests that are not about the cache: the text encoders are loaded once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _use_shared_cache(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLUXKIT_CACHE", str(shared_cache))
 
 
 @pytest.fixture
@@ -163,6 +152,77 @@ def test_out_of_memory_climbs_down_the_ladder_and_says_so(tiny_flux: Path, monke
         "GPU memory ran out with 2 pictures at a time",
         "GPU memory ran out",
     ]
+
+
+def test_tables_that_run_out_of_memory_give_up_what_a_batch_would(
+    tiny_flux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fluxkit.sampling import fast_sampler
+
+    expected = pictures(sampler_of(tiny_flux, "int8"))
+    monkeypatch.setattr(fast_sampler, "free_gpu_bytes", lambda _device: 2**35)
+    real = fast_loader.FastLoader.tables
+
+    def small(self: Any, loaded: Any, *given: Any) -> Any:
+        if loaded.model.streamer is None:
+            raise torch.OutOfMemoryError("injected")
+        return real(self, loaded, *given)
+
+    monkeypatch.setattr(fast_loader.FastLoader, "tables", small)
+    notices: list[str] = []
+    sampler = FluxSampler(tiny_flux, None, RowQuantizer("int8"), on_notice=notices.append)
+    sampler.encode(job.prompt for job in JOBS)
+    sampler.load_transformer((), 1.0)
+    assert pictures(sampler, batch=1) == expected
+    assert notices[-1].startswith("GPU memory ran out; ")
+
+
+def test_weights_that_don_t_fit_after_all_are_streamed_and_it_says_so(
+    tiny_flux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fluxkit.sampling import fast_sampler
+
+    expected = pictures(sampler_of(tiny_flux, "fp8"))
+    monkeypatch.setattr(fast_sampler, "free_gpu_bytes", lambda _device: 2**35)
+    real = fast_loader.Loaded.settle
+
+    def small(self: Any, device: Any, streamed: int) -> None:
+        if streamed < 2:
+            raise torch.OutOfMemoryError("injected")
+        real(self, device, streamed)
+
+    monkeypatch.setattr(fast_loader.Loaded, "settle", small)
+    notices: list[str] = []
+    sampler = FluxSampler(tiny_flux, None, RowQuantizer("fp8"), on_notice=notices.append)
+    sampler.encode(job.prompt for job in JOBS)
+    sampler.load_transformer((), 1.0)
+    assert pictures(sampler, batch=1) == expected
+    assert "2 of the model's blocks are streamed from RAM" in notices[2]
+    monkeypatch.setattr(
+        fast_loader.Loaded, "settle", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("injected"))
+    )
+    sampler.load_transformer((), 1.0)
+    with pytest.raises(GpuMemoryError, match="not even with its blocks in RAM"):
+        sampler.auto_batch_size(JOBS[0])
+
+
+def test_kept_weights_that_can_t_be_read_are_made_again(tiny_flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fluxkit.sampling import reading
+
+    expected = pictures(sampler_of(tiny_flux, "int8"))
+    real = reading.read_tensors
+
+    def failing(file: Any, device_of: Any) -> Any:
+        if any(name.startswith("doubles") for name in file.entries):
+            raise OSError("the disk failed")
+        return real(file, device_of)
+
+    monkeypatch.setattr(reading, "read_tensors", failing)
+    assert pictures(sampler_of(tiny_flux, "int8")) == expected
 
 
 def test_a_black_picture_is_made_again_in_bfloat16(tiny_flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_ray_options_without_ray() -> None:
     for options in ({"workers": 2}, {"address": "auto"}):
         with pytest.raises(UserError) as caught:
             choose_engine("local", **options)  # type: ignore[arg-type]
-        assert caught.value.message == "--workers and --ray-address belong to --engine ray."
+        assert caught.value.message == "--workers, --ray-address and --image-timeout belong to --engine ray."
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class Client:
         self.path = address(server).split(str(self.port), 1)[1]
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"Content-Type": "application/json"} if body is not None else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, None if body is None else json.dumps(body), sent)
@@ -183,7 +183,7 @@ def test_the_command_serves_what_it_opens_and_ends(
     addresses: list[str] = []
 
     def once(server: Any) -> None:
-        assert opened.wait(10)
+        assert opened.wait(60)
         server.handle_request()
         raise KeyboardInterrupt
 
@@ -191,9 +191,9 @@ def test_the_command_serves_what_it_opens_and_ends(
     answers: list[int] = []
 
     def visit() -> None:
-        opened.wait(10)
+        opened.wait(60)
         port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/.+/)", addresses[0]).groups()  # type: ignore[union-attr]
-        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
         connection.request("GET", path)
         answers.append(connection.getresponse().status)
         connection.close()

@@ -11,29 +11,14 @@ import pytest
 from fluxkit.sampling.gallery import refresh_gallery
 from fluxkit.sampling.picks import read_picks, set_pick
 from fluxkit.sampling.server import address
+from tests.chromium import browser, in_chromium
 from tests.sampling.pictures import make_folder, serving
 
-CHROMIUM = Path("/usr/bin/chromium")  # Debian's package
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+__all__ = ["browser"]  # a fixture
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium"),
-]
+
+pytestmark = in_chromium
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
-        yield started
-        started.close()
 
 
 @pytest.fixture

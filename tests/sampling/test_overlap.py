@@ -16,7 +16,7 @@ def gate() -> threading.Event:
 
 def waits(gate: threading.Event, result: int) -> Callable[[], int]:
     def write() -> int:
-        assert gate.wait(10)
+        assert gate.wait(60)
         return result
 
     return write
@@ -42,7 +42,7 @@ def test_no_more_pictures_are_held_than_was_said(gate: threading.Event) -> None:
     third.join(0.2)
     assert third.is_alive(), "a third one waits"
     gate.set()
-    third.join(10)
+    third.join(60)
     results += writer.drain()
     assert results == [0, 1, 2]
     writer.close()

@@ -29,6 +29,13 @@ def test_folders_of_the_first_version_stay_valid() -> None:
     assert job_key(job, IDENTITY) == "86f902bbe98a5d14383cda86f8ad1a77ec005b9bb74e190852e3aec89e2df738"
 
 
+def test_another_threshold_of_the_first_block_cache_is_another_image() -> None:
+    job = plan_jobs({"a": "one"}, (3,))[0]
+    keys = {job_key(job, dataclasses.replace(IDENTITY, first_block_cache=one)) for one in (None, 0.08, 0.1)}
+    assert len(keys) == 3
+    assert job_key(job, IDENTITY) in keys
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -64,7 +64,7 @@ def test_a_merge_that_is_lost_is_found(
     tiny_flux: Path, lokr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when weights are quantized before merging: nothing changes, and nothing is raised."""
-    monkeypatch.setattr("fluxkit.sampling.pipeline.merge_adapters", lambda *_: 30)
+    monkeypatch.setattr("fluxkit.sampling.stock.merge_adapters", lambda *_: 30)
     with pytest.raises(UserError, match="does not hold it"):
         sample(plan_of(tiny_flux, lokr_file, tmp_path, (1.0,)), on_progress=silent)
     assert not list(tmp_path.glob("*.png"))
