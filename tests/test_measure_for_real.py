@@ -1,15 +1,12 @@
 """The benchmark of the profiles around the real SimpleTuner, on the tiny model: every phase is seen, without a GPU."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-# Read before the fixtures give every test a home of its own: 6 GB of environment are made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
+from tests.real import python
+
 CANDIDATES = """
 [class.24gb]
 cap_gib = 22.5
@@ -44,21 +41,10 @@ def test_the_real_trainer_is_measured_phase_by_phase_and_a_failure_is_a_result(
         "--results",
         tmp_path / "results.jsonl",
     ]
-    done = subprocess.run(
-        [
-            sys.executable,
-            project_root / "benchmarks" / "profiles.py",
-            *flags,
-            "--candidates",
-            tmp_path / "candidates.toml",
-        ],
-        env={**REAL_ENVIRONMENT, "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": ""},
-        cwd=project_root,
-        capture_output=True,
-        text=True,
-        check=False,
+    candidates = ("--candidates", tmp_path / "candidates.toml")
+    said = python(
+        project_root / "benchmarks" / "profiles.py", *flags, *candidates, cwd=project_root, CUDA_VISIBLE_DEVICES=""
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     good, bad = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert (good["name"], good["ok"], good["batch_size"]) == ("guide", True, 1)
     assert good["seconds_per_step"]["64"] > 0
@@ -71,4 +57,4 @@ def test_the_real_trainer_is_measured_phase_by_phase_and_a_failure_is_a_result(
         "text_encoding", "vae_caching", "load", "training_step", "validation_image", "checkpoint",
     } <= phases  # fmt: skip
     assert not list((tmp_path / "work" / "project").glob("runs/*"))
-    assert "| broken | no (load)" in done.stdout
+    assert "| broken | no (load)" in said

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.trainer.releases import releases
@@ -47,6 +48,13 @@ def test_the_releases_own_parser_and_backend_checks_take_what_is_rendered(
     # What the shim `thread_queue` mends; it can go, and its defect needs an `until`, where this is no longer so.
     (buckets,) = environment.glob("lib/python*/site-packages/simpletuner/helpers/metadata/backends/base.py")
     assert "from multiprocessing import Process, Queue" in buckets.read_text()
+    # And what `no_tracing` mends: tracing that is started and never stopped.
+    for factory in environment.glob("lib/python*/site-packages/simpletuner/helpers/data_backend/factory.py"):
+        text = factory.read_text()
+        assert (
+            ("\nimport tracemalloc\n" in text) == ("tracemalloc.start()" in text) == (Version(release) >= Version("3"))
+        )
+        assert "tracemalloc.stop()" not in text
     rendered = {}
     for profile in ("24gb", "12gb"):
         with_profile(root, profile)

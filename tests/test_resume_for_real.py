@@ -3,10 +3,7 @@ later end, without the photo that was taken out in between.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +15,8 @@ from fluxkit.sampling.tiny_flux import make_tiny_flux
 from fluxkit.trainer.progress import parse_step
 from fluxkit.trainer.runs import Run
 from fluxkit.trainer.shims import shims_for
+from tests.real import fluxkit
 
-# Read before the fixtures give every test a home of its own: an environment is made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
 TOML = """[project]
 name = "resume"
 trigger = "fxkdemo"
@@ -48,18 +44,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_demo_dataset(root / "dataset", "fxkdemo", "person")
     (root / "prompts.toml").write_text('[prompts]\none = "{trigger} in the rain"\n')
     write(root, steps=4, base=make_tiny_flux(tmp_path / "tiny-flux"))
-    installed = subprocess.run(
-        [sys.executable, "-m", "fluxkit", "install", "-C", root],
-        env=REAL_ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert installed.returncode == 0, installed.stderr
+    environment = fluxkit("install", "-C", root).strip().splitlines()[-1]
     # <cache>/envs/<environment>
-    monkeypatch.setenv("FLUXKIT_CACHE", str(Path(installed.stdout.strip().splitlines()[-1]).parents[1]))
+    monkeypatch.setenv("FLUXKIT_CACHE", str(Path(environment).parents[1]))
     # Without a GPU the trainer needs the repair that a rehearsal brings.
-    needed = shims_for("4.8.0", rehearsal_without_cuda=True, precision="int8-quanto")
+    needed = shims_for("4.8.0", rehearsal_without_cuda=True, options={})
     monkeypatch.setattr("fluxkit.commands.launching.shims_for", lambda *_, **__: needed)
     return root
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from fluxkit.trainer.runs import RunRecord
 from fluxkit.trainer.schema import OptionSchema, canonical_name, plain_name
 
 
@@ -32,7 +33,8 @@ class Rule:
     """One row of the table.
 
     Args:
-        names: options, wildcards allowed; LyCORIS's as `lycoris.…`, the datasets' as `dataset.…`.
+        names: options, wildcards allowed; LyCORIS's as `lycoris.…`, the datasets' as `dataset.…`, variables of the
+            trainer's process as `env.…`.
         effect: what a change does.
         reason: why, a sentence for the user.
         adapter: the only adapter that it holds for; empty for both.
@@ -72,6 +74,7 @@ class SettingChange:
 
 _SHAPE = "the checkpoint's weights have another shape"
 _BASE = "the adapter was trained on another base"
+_LAYOUT = "checkpoints are laid out otherwise"
 _RESTORED = "the checkpoint's own value goes on"
 # The first row that fits decides.
 RULES: tuple[Rule, ...] = (
@@ -91,7 +94,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("optimizer", "use_deepspeed_optimizer"), Effect.BREAKS, "the checkpoint holds another optimizer's state"),
     Rule(("lr_scheduler", "use_deepspeed_scheduler"), Effect.BREAKS, "the checkpoint holds another schedule's state"),
     Rule(("use_ema", "ema_*"), Effect.BREAKS, "the checkpoint's running mean is another, or there is none"),
-    Rule(("deepspeed_config", "fsdp_*"), Effect.BREAKS, "checkpoints are laid out otherwise"),
+    Rule(("deepspeed_config", "fsdp_*"), Effect.BREAKS, _LAYOUT),
     # "Dataset … checkpoint batch_size=… does not match current batch_size=…", from 4.7.1 on.
     Rule(("train_batch_size",), Effect.BREAKS, "SimpleTuner refuses a checkpoint of another batch size", since="4.7.1"),
     Rule(("train_batch_size", "gradient_accumulation_steps"), Effect.FINE, "images a step, from here on"),
@@ -101,6 +104,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("seed",), Effect.IGNORED, "the checkpoint's random state goes on"),
     Rule(("max_train_steps",), Effect.FINE, "the learning rate's schedule is stretched to the new end"),
     Rule(("lr_warmup_steps", "lr_end", "lr_power", "lr_num_cycles"), Effect.FINE, "the schedule from here on"),
+    # They win over what fluxkit gives the launcher.
+    Rule(("env.MIXED_PRECISION",), Effect.BREAKS, "the optimizer's state is of another type"),
+    Rule(("env.ACCELERATE_USE_FSDP", "env.FSDP_*", "env.ACCELERATE_USE_DEEPSPEED"), Effect.BREAKS, _LAYOUT),
+    Rule(("env.*",), Effect.FINE, "the trainer's process has it from here on"),
     Rule(("dataset.*", "resolution", "resolution_type", "minimum_image_size"), Effect.FINE, "from here on"),
     Rule(("*",), Effect.FINE, ""),
 )
@@ -120,16 +127,50 @@ def changed_settings(
     """
     old, new = (_flat(documents, schema) for documents in (before, after))
     found = []
-    for name in dict.fromkeys((*old, *new)):
-        was, now = old.get(name), new.get(name)
-        if _same(was, now):
-            continue
+    for name, was, now in _differing(old, new):
         rule = _rule(name, adapter, release)
         if name == "learning_rate" and str(new.get("lr_scheduler", "")).startswith("constant"):
             rule = Rule((name,), Effect.FINE, "from here on: the schedule is constant")
         if rule.effect is not Effect.SILENT:
             found.append(SettingChange(name, was, now, rule.effect, rule.reason))
     return found
+
+
+def changed_launch(record: RunRecord, now: RunRecord, config: Mapping[str, Any]) -> list[SettingChange]:
+    """How the processes differ that are launched: their number, the images a step, their variables.
+
+    Args:
+        record: of the run, as it was last launched.
+        now: the same with today's `gpus`, `machines`, `batch_size`, `env` and `release`.
+        config: the `config.json` rendered now.
+    """
+    found = []
+    if record.processes != now.processes:
+        found.append(SettingChange("processes", record.processes, now.processes, *_processes(config)))
+    if record.batch_size and record.batch_size != now.batch_size:
+        reason = "all GPUs and accumulation together"
+        found.append(SettingChange("images a step", record.batch_size, now.batch_size, Effect.FINE, reason))
+    if record.env is not None and now.env is not None:
+        old, new = ({f"env.{name}": value for name, value in env.items()} for env in (record.env, now.env))
+        for name, was, value in _differing(old, new):
+            rule = _rule(name, now.adapter, now.release)
+            found.append(SettingChange(name, was, value, rule.effect, rule.reason))
+    return found
+
+
+def _processes(config: Mapping[str, Any]) -> tuple[Effect, str]:
+    options = {plain_name(name): value for name, value in config.items()}
+    if options.get("fsdp_enable") or options.get("deepspeed_config"):
+        return Effect.BREAKS, "the checkpoint is split among as many as it was saved by"
+    # lr_scheduler.last_epoch counts steps × processes (helpers/training/trainer.py, 1.2 to 4.10.1).
+    return Effect.FINE, "the photos' order is drawn anew, and a learning rate that follows a curve jumps"
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in dict.fromkeys((*old, *new)):
+        was, now = old.get(name), new.get(name)
+        if not _same(was, now):
+            yield name, was, now
 
 
 def _rule(name: str, adapter: str, release: str) -> Rule:

@@ -6,15 +6,12 @@ so is one whose files are not those that were installed.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fluxkit.errors import InstallError, InterruptedByUser
-from fluxkit.files import write_json, write_text
+from fluxkit.files import waiting_lock, write_json, write_text
 from fluxkit.trainer import uv
 from fluxkit.trainer.cached import MARKER, OPTIONS, Environment, environment_for, is_ready, python_version
 from fluxkit.trainer.health import check_health
@@ -56,7 +53,8 @@ def install(
         environment.root.parent.mkdir(parents=True, exist_ok=True)
         if lock.source.kind == "git":
             ensure_checkout(lock, report)
-        with _guard(environment, report):
+        said = "Waiting for another fluxkit that installs the same trainer"
+        with waiting_lock(environment.root, lambda: report(said)):
             # Another fluxkit may have built it while this one waited.
             damage = find_damage(environment.root, deep=deep) if is_ready(environment) else []
             if damage or not is_ready(environment):
@@ -69,21 +67,6 @@ def install(
             "The installation was stopped.", fix="`fluxkit install` starts it again; finished downloads are kept."
         ) from stop
     return environment
-
-
-@contextmanager
-def _guard(environment: Environment, report: _Report) -> Iterator[None]:
-    """One builder at a time; the system frees the lock of one that was killed."""
-    guard = FileLock(f"{environment.root}.lock")
-    try:
-        guard.acquire(timeout=0)
-    except Timeout:
-        report("Waiting for another fluxkit that installs the same trainer")
-        guard.acquire()
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 def _clear(environment: Environment, damage: list[Damage], report: _Report) -> None:

@@ -50,7 +50,12 @@ class RunPlan:
 
     def public_env(self) -> dict[str, str]:
         """The environment with tokens masked, for printing."""
-        return {k: "***" if _SECRET & set(k.upper().split("_")) else v for k, v in sorted(self.env.items())}
+        return masked(self.env)
+
+
+def masked(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables by name, the values of secret ones replaced by `***`."""
+    return {k: "***" if _SECRET & set(k.upper().split("_")) else v for k, v in sorted(env.items())}
 
 
 def accelerate_config(topology: Topology) -> str:

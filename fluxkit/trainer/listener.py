@@ -22,6 +22,7 @@ from fluxkit.trainer.webhook import parse_webhook
 LOOPBACK = "127.0.0.1"
 MOST_BYTES = 64 * 2**20  # a payload with several validation images has a few MB each
 MOST_WAITING = 256  # payloads; beyond that the oldest news are not worth the memory
+PARSE_SECONDS = 0.5  # that whoever asks for the events waits for those which came and aren't understood yet
 CLIENT_SECONDS = 10.0  # after which a client that doesn't send what it announced is let go
 CONFIG_FILE = "webhook.json"
 
@@ -58,7 +59,13 @@ class Listener:
         return path
 
     def drain(self) -> Iterator[Event]:
-        """The events since the last call."""
+        """The events since the last call, those of every answered request among them.
+
+        The trainer tells of a step, is answered, and prints the step: who reads the line finds the event here.
+        """
+        parsed = self._bodies.all_tasks_done
+        with parsed:
+            parsed.wait_for(lambda: not self._bodies.unfinished_tasks, PARSE_SECONDS)
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._events.get_nowait()
@@ -82,6 +89,8 @@ class Listener:
             with contextlib.suppress(Exception):
                 for event in parse_webhook(json.loads(body)):
                     self._events.put(event)
+            self._bodies.task_done()
+        self._bodies.task_done()
 
 
 @contextlib.contextmanager

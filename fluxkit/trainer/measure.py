@@ -42,7 +42,7 @@ class Measurement:
         seconds_per_step: the median by the picture's edge in pixels; the first step of each is left out.
         batch_size: pictures in a step; 0 before one was seen.
         steps: how many were done.
-        ended_in: the phase in which the process ended.
+        ended_in: the phase in which the process ended; `finish` where the final weights were written.
         host_gib: the most memory that the trainer's processes held, in GiB; None where it can't be seen.
         anonymous_gib: the part of the training process's that no file backs, at a phase's end; None likewise.
         card_gib: the most that was in use on the card, contexts and other programs included; None without a GPU.
@@ -58,6 +58,11 @@ class Measurement:
     card_gib: float | None = None
 
     @property
+    def finished(self) -> bool:
+        """Whether the trainer had written its final weights: what came after was its end."""
+        return self.ended_in == "finish"
+
+    @property
     def allocated_gib(self) -> float | None:
         """The most in tensors over all phases; None without a GPU."""
         return max((peak.allocated for peak in self.phases.values() if peak.allocated is not None), default=None)
@@ -68,7 +73,9 @@ class Measurement:
         return max((peak.reserved for peak in self.phases.values() if peak.reserved is not None), default=None)
 
 
-def with_probe(plan: RunPlan, folder: Path, records: Path, *, cap_gib: float | None = None) -> RunPlan:
+def with_probe(
+    plan: RunPlan, folder: Path, records: Path, *, cap_gib: float | None = None, turn: Path | None = None
+) -> RunPlan:
     """The same launch, measured.
 
     Args:
@@ -76,6 +83,8 @@ def with_probe(plan: RunPlan, folder: Path, records: Path, *, cap_gib: float | N
         folder: for the shims; a folder of their own.
         records: the file that the probe appends to.
         cap_gib: what PyTorch's allocator may take, in GiB.
+        turn: where runs that started side by side take turns: it writes `<turn>.train` and waits for
+            `<turn>.train.go` (`Turn` in `_shims/measure.py`).
     """
     own = tuple(filter(None, plan.env.get("FLUXKIT_SHIMS", "").split(",")))
     shims = write_shims(folder, (*own, "measure"))
@@ -85,6 +94,8 @@ def with_probe(plan: RunPlan, folder: Path, records: Path, *, cap_gib: float | N
     measure = {"FLUXKIT_MEASURE_FILE": str(records.absolute())}
     if cap_gib is not None:
         measure["FLUXKIT_MEASURE_CAP_GIB"] = str(cap_gib)
+    if turn is not None:
+        measure["FLUXKIT_MEASURE_TURN"] = str(turn.absolute())
     return replace(plan, env={**plan.env, **shims, **measure})
 
 

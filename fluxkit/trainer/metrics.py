@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from fluxkit.errors import UserError
 from fluxkit.files import write_json
 from fluxkit.trainer.progress import clock, parse_step
 from fluxkit.trainer.runs import Run
+from fluxkit.trainer.tensorboard import logged
 
 METRICS_FILE = "metrics.jsonl"
 STATUS_FILE = "status.json"
@@ -30,6 +31,7 @@ class Snapshot:
         loss: of the last step.
         smoothed: exponential moving mean of the loss, of the last 50 steps or so.
         learning_rate: of the last step.
+        gradient_norm: of the last step of which it is known.
         seconds_per_step: the median of the last steps, without validation images and checkpoints.
         seconds_left: to the last step at that pace; validation images and checkpoints come on top.
         gpu_bytes: used and whole memory of each GPU that the trainer sees, in bytes, everybody's use.
@@ -48,6 +50,7 @@ class Snapshot:
     loss: float | None = None
     smoothed: float | None = None
     learning_rate: float | None = None
+    gradient_norm: float | None = None
     seconds_per_step: float | None = None
     seconds_left: float | None = None
     gpu_bytes: tuple[tuple[int, int], ...] = ()
@@ -66,6 +69,8 @@ class Snapshot:
             parts.append(f"loss {shown:.4f}")
         if self.learning_rate is not None:
             parts.append(f"lr {self.learning_rate:.2e}")
+        if self.gradient_norm is not None:
+            parts.append(f"grad {self.gradient_norm:.3g}")
         if self.seconds_per_step is not None:
             parts.append(f"{self.seconds_per_step:.2f} s/step")
         if self.seconds_left is not None:
@@ -139,14 +144,41 @@ def read_metrics(run: Run) -> Iterator[dict[str, Any]]:
             yield event
 
 
-def losses(run: Run) -> dict[int, float]:
-    """The loss of each step, ascending: as recorded, else as the trainer's log has it (runs of an older fluxkit)."""
-    found: dict[int, float] = {}
+@dataclass(frozen=True)
+class Curves:
+    """What is known of each step, ascending.
+
+    Args:
+        loss: step → loss, not smoothed.
+        learning_rate: step → learning rate.
+        gradient_norm: step → norm of the gradients before clipping.
+    """
+
+    loss: Mapping[int, float]
+    learning_rate: Mapping[int, float]
+    gradient_norm: Mapping[int, float]
+
+
+def curves(run: Run) -> Curves:
+    """A run's curves: as recorded, else as TensorBoard's files have it; losses that neither has, as the log has them.
+
+    Runs of an older fluxkit, and those whose webhooks told no loss or were the user's own, have gaps in the record.
+    """
+    found: dict[str, dict[int, float]] = {field.name: {} for field in fields(Curves)}
+    for step, scalars in logged(run).items():
+        for name, curve in found.items():
+            value = getattr(scalars, name)
+            if value is not None:
+                curve[step] = value
     for event in read_metrics(run):
-        step, loss = event.get("step"), event.get("loss")
-        if event.get("event") == "step" and isinstance(step, int) and isinstance(loss, int | float):
-            found[step] = float(loss)
-    return dict(sorted((found or _losses_in_log(run.log_file)).items()))
+        number = event.get("step")
+        if event.get("event") == "step" and isinstance(number, int):
+            for name, curve in found.items():
+                value = event.get(name)
+                if isinstance(value, int | float):
+                    curve[number] = float(value)
+    found["loss"] = found["loss"] or _losses_in_log(run.log_file)
+    return Curves(**{name: dict(sorted(curve.items())) for name, curve in found.items()})
 
 
 def _losses_in_log(log: Path) -> dict[int, float]:

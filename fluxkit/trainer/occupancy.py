@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from fluxkit.trainer.runs import Run
 LOCK_FILE = ".fluxkit-train.lock"
 HOLDER_FILE = ".fluxkit-train.json"
 WAIT_SECONDS = 1.0  # a glance at the lock by `fluxkit runs` holds it for a moment
+GLANCE_SECONDS = 0.02
 SAME_START_SECONDS = 5.0  # the clock may be set while a program runs
 END_SECONDS = 10.0  # between TERM and KILL
 DIED = "died"
@@ -50,6 +52,11 @@ class Holder:
     def here(self) -> bool:
         """Whether it is on this machine and can be sent signals."""
         return self.host == socket.gethostname() and _started(self.pid) is not None and self._is(self.pid, self.started)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is on another machine, of which nothing else is known."""
+        return bool(self.host) and self.host != socket.gethostname()
 
     @property
     def trainer_lives(self) -> bool:
@@ -121,12 +128,20 @@ def holder_of(root: Path) -> Holder | None:
     if not (root / LOCK_FILE).exists():
         return None
     lock = FileLock(root / LOCK_FILE)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return _read(root)
-    lock.release()
-    return None
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            holder = _read(root)
+            # Nobody named, or somebody who is gone: then it is another's glance at the lock, or a start that has yet
+            # to write its name.
+            if holder.here or holder.elsewhere or time.monotonic() > until:
+                return holder
+            time.sleep(GLANCE_SECONDS)
+        else:
+            lock.release()
+            return None
 
 
 def orphan(root: Path) -> Holder | None:

@@ -137,6 +137,17 @@ def check_result(run: Run, *, returncode: int, expected_modules: int | None, see
     return facts
 
 
+def check_trained(path: Path, log: str) -> AdapterFacts:
+    """What is in an adapter that was trained: it loads, holds numbers, and is no longer what it was.
+
+    Raises:
+        TrainerError: it is not, and why; `log` is the sentence that names the log.
+    """
+    facts = read_adapter(path)
+    _check_weights(facts, log)
+    return facts
+
+
 def _check_weights(facts: AdapterFacts, log: str) -> None:
     if not facts.finite:
         raise TrainerError(

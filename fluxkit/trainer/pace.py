@@ -27,9 +27,9 @@ class StepClock:
         self._last: tuple[int, float] | None = None
         self._intervals: list[float] = []
 
-    def step(self, step: Step) -> None:
-        """Note a new step."""
-        here = step.step, self._now()
+    def step(self, step: Step, *, ago: float = 0.0) -> None:
+        """Note a new step, which was done `ago` seconds before it is told of."""
+        here = step.step, self._now() - ago
         if self._last and here[0] > self._last[0]:
             self._intervals.append((here[1] - self._last[1]) / (here[0] - self._last[0]))
         self._last = here

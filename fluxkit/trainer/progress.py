@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _STEP = re.compile(r"Steps:\s*\d+%\|[^|]*\|\s*(?P<step>\d+)/(?P<total>\d+)\s*\[(?P<rest>[^\]]*)")
 _PACE = re.compile(r"(?P<number>[\d.]+)(?P<unit>s/it|it/s)")
-_FIELD = re.compile(r"(?P<key>step_loss|lr)=(?P<value>[-+.\deE]+|nan|inf)")
+_FIELD = re.compile(r"(?P<key>step_loss|lr|grad_norm|grad_absmax)=(?P<value>[-+.\deE]+|nan|inf)")
 
 # What the trainer prints when a stage begins, in the order of a run.
 _STAGES = (
@@ -37,6 +37,7 @@ class Step:
         loss: of the last step; not smoothed.
         learning_rate: of the last step.
         seconds_per_step: the trainer's own running mean, where it says one.
+        gradient_norm: of the last step, before clipping; the largest gradient where SimpleTuner clips by value.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Step:
     loss: float | None
     learning_rate: float | None
     seconds_per_step: float | None
+    gradient_norm: float | None = None
 
 
 def strip_ansi(line: str) -> str:
@@ -68,6 +70,7 @@ def parse_step(line: str) -> Step | None:
         loss=fields.get("step_loss"),
         learning_rate=fields.get("lr"),
         seconds_per_step=seconds,
+        gradient_norm=fields.get("grad_norm", fields.get("grad_absmax")),
     )
 
 

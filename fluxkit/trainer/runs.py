@@ -42,6 +42,8 @@ class RunRecord:
             was measured.
         gpus: training processes on each machine, one a GPU.
         machines: how many machines trained together.
+        env: the profile's and `[env]`'s variables of the trainer's process, secrets masked; None in records from before
+            they were kept.
     """
 
     id: str
@@ -61,6 +63,7 @@ class RunRecord:
     seconds_per_step: float | None = None
     gpus: int = 1
     machines: int = 1
+    env: Mapping[str, str] | None = None
 
     @property
     def processes(self) -> int:

@@ -5,7 +5,7 @@ and the measurement; they are copied out, so that nothing else of fluxkit is on 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluxkit.files import write_text
@@ -15,25 +15,23 @@ _SOURCES = Path(__file__).resolve().parent / "_shims"
 
 
 def shims_for(
-    release_version: str, *, rehearsal_without_cuda: bool, precision: str, adapter: str = "lycoris", processes: int = 1
+    release_version: str, *, rehearsal_without_cuda: bool, options: Mapping[str, object], processes: int = 1
 ) -> tuple[str, ...]:
     """Names of the shims for one launch.
 
     Args:
         release_version: the SimpleTuner release.
         rehearsal_without_cuda: whether this is a rehearsal on a machine without a GPU.
-        precision: the rendered `base_model_precision`.
-        adapter: the rendered `lora_type`.
+        options: the rendered options, without dashes.
         processes: how many train together.
     """
-    met = {"base_model_precision": precision, "lora_type": adapter}
     now = {"": True, "rehearsal-without-cuda": rehearsal_without_cuda, "several-processes": processes > 1}
     return tuple(
         str(defect.replacement)
         for defect in defects_of(release_version)
         if defect.action == "shim"
         and now[defect.when]
-        and (not defect.option or met.get(defect.option) == defect.value)
+        and (not defect.option or options.get(defect.option) == defect.value)
     )
 
 

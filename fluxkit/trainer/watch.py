@@ -1,4 +1,4 @@
-"""Where a run stands, put together from the trainer's webhooks, its output and its folder."""
+"""Where a run stands, put together from the trainer's webhooks, its output, its TensorBoard events and its folder."""
 
 import math
 import re
@@ -13,6 +13,7 @@ from fluxkit.trainer.metrics import Journal, Snapshot
 from fluxkit.trainer.pace import StepClock
 from fluxkit.trainer.progress import ProgressReader, Step
 from fluxkit.trainer.runs import Run
+from fluxkit.trainer.tensorboard import EventFolder
 
 SMOOTHING = 0.98  # of the loss: a step's weight is halved after 34 more
 LOOK_SECONDS = 5.0  # between two looks into the run's folder
@@ -39,13 +40,14 @@ class Smooth:
 class Watch:
     """Takes in what is learnt of a run, keeps the snapshot, and writes it down.
 
-    Webhooks are believed first; a step that only the output told of counts too, so that a listener that fell silent
-    changes nothing but the precision.
+    Webhooks are believed first; a step that only the output or TensorBoard's files told of counts too, so that a
+    listener that fell silent changes nothing but the precision.
 
     Args:
         run: the run.
         journal: where it is written down.
         gpu: what the GPUs hold now, in bytes: used and whole of each.
+        events: the run's TensorBoard files, those of this launch alone.
         now: seconds, from a clock that never goes back.
     """
 
@@ -55,11 +57,13 @@ class Watch:
         journal: Journal,
         *,
         gpu: Callable[[], tuple[tuple[int, int], ...]] = tuple,
+        events: EventFolder | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._journal = journal
         self._gpu = gpu
+        self._events = events
         self._now = now
         self._reader = ProgressReader(lambda name: self.take(Stage(name)), self._output_step)
         self._clock = StepClock(now)
@@ -67,6 +71,7 @@ class Watch:
         self._hooked = -1  # the last step that a webhook told of
         self._looked = self._shown = -math.inf
         self._last = -1  # the last step with a loss
+        self._normed = -1  # the last step with a gradient norm
         self.stepping = False
         self.snapshot = Snapshot(steps=run.record.steps, checkpoint=max(run.checkpoints(), default=None))
 
@@ -101,6 +106,7 @@ class Watch:
 
     def end(self) -> None:
         """Take a last look, when the trainer has ended."""
+        self._look_at_events()
         self._change(stage=events.ENDED)
         self._look()
         self.show()
@@ -142,14 +148,14 @@ class Watch:
         if step.step > self._hooked + 1 or self._hooked < 0:
             self._step(step)
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: Step, *, ago: float = 0.0) -> None:
         if step.step <= self._last:
             return
         self._last = step.step
         self.stepping = True
         if self.snapshot.stage != events.TRAINING:
             self._looked = -math.inf
-        self._clock.step(step)
+        self._clock.step(step, ago=ago)
         pace = self._clock.recent() or step.seconds_per_step
         loss = step.loss
         smoothed = self._smooth.add(loss) if loss is not None else self.snapshot.smoothed
@@ -165,12 +171,14 @@ class Watch:
             seconds_per_step=pace,
             seconds_left=None if pace is None else (step.total - step.step) * pace,
         )
+        self._gradient(step.step, step.gradient_norm)
         self._journal.add(
             "step",
             step=step.step,
             loss=loss,
             smoothed=smoothed,
             learning_rate=step.learning_rate,
+            gradient_norm=step.gradient_norm,
             seconds_per_step=pace,
             gpu_bytes=[used for used, _ in self._gpu()],
             **({} if loss is None or math.isfinite(loss) else {"finite": False}),
@@ -182,12 +190,25 @@ class Watch:
             self._journal.add("checkpoint", step=step)
 
     def _look(self) -> None:
-        """What the folder tells: complete checkpoints, validation images."""
+        """What the folder tells: steps in TensorBoard's files, complete checkpoints, validation images."""
+        self._look_at_events()
         saved = max(saved_steps(self._run), default=None)
         if saved is not None and saved > (self.snapshot.checkpoint or 0):
             self._saved(saved)
         if self.snapshot.stage != events.VALIDATING:  # then they are all there
             self._look_at_images()
+
+    def _look_at_events(self) -> None:
+        for seen in self._events.news() if self._events else ():
+            if seen.loss is not None:
+                step = Step(seen.step, self.snapshot.steps, seen.loss, seen.learning_rate, None, seen.gradient_norm)
+                self._step(step, ago=max(0.0, time.time() - seen.time))
+            self._gradient(seen.step, seen.gradient_norm)
+
+    def _gradient(self, step: int, norm: float | None) -> None:
+        if norm is not None and step >= self._normed:
+            self._normed = step
+            self._change(gradient_norm=norm)
 
     def _look_at_images(self) -> None:
         by_step: dict[int, list[str]] = {}

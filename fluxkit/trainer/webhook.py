@@ -94,7 +94,8 @@ def _step(current: object, total: object, metrics: Mapping[str, Any], rate: floa
     loss = _number(metrics.get("loss"))
     # 0 is what the trainer sends before the first step of a launch.
     if step and steps and loss is not None and loss != 0:
-        yield Step(step=step, total=steps, loss=loss, learning_rate=rate, seconds_per_step=None)
+        norm = _number(metrics.get("grad_norm", metrics.get("grad_absmax")))
+        yield Step(step, steps, loss=loss, learning_rate=rate, seconds_per_step=None, gradient_norm=norm)
     else:
         yield Counter(step, steps)
 

@@ -1,29 +1,14 @@
 """Damage to an installed trainer: seen, named and repaired; whole environments are left alone."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from fluxkit.trainer import environment as environments
 from fluxkit.trainer.integrity import find_damage, recorded_bytes, site_packages
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "environment_helpers", Path(__file__).with_name("test_environment.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load()
+from tests.trainer import test_environment as helpers
 
 
 @pytest.fixture

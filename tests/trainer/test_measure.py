@@ -1,18 +1,22 @@
 """The probe in a process with stand-ins for the trainer's libraries, and what is made of its records."""
 
+import importlib.util
 import json
 import os
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fluxkit.process import run
 from fluxkit.trainer.launch import RunPlan
 from fluxkit.trainer.measure import Measurement, Peak, read_records, with_probe
-from fluxkit.trainer.shims import write_shims
+from fluxkit.trainer.shims import _SOURCES, write_shims
 
 GIB = 2**30
+SHIM = _SOURCES / "measure.py"
 # A GPU that holds what it is told to, and refuses what is over its cap.
 TORCH = """
 from types import SimpleNamespace
@@ -20,7 +24,7 @@ class cuda:
     total, cap, held, peak, began = 80 * 2**30, 80 * 2**30, 0, 0, False
     is_initialized = classmethod(lambda cls: cls.began)
     current_device = staticmethod(lambda: 0)
-    synchronize = staticmethod(lambda: None)
+    synchronize = empty_cache = staticmethod(lambda: None)
     get_device_properties = classmethod(lambda cls, device: SimpleNamespace(total_memory=cls.total))
     max_memory_allocated = classmethod(lambda cls: cls.peak)
     max_memory_reserved = classmethod(lambda cls: cls.peak + 2**30)
@@ -60,6 +64,7 @@ LIBRARIES = {
     "accelerate/accelerator.py": (
         "class Accelerator:\n    def accumulate(self, *models): return models\n"
         "    def save_state(self, folder): return folder\n"
+        "    def end_training(self): return 'ended'\n"
     ),
 }
 TRAINER = """
@@ -205,3 +210,56 @@ def test_a_measured_launch_is_the_same_launch_with_the_probe(
     assert measured.env["FLUXKIT_MEASURE_CAP_GIB"] == "11.0"
     for name in names.split(","):
         assert (tmp_path / "probe" / f"fluxkit_shim_{name}.py").is_file()
+
+
+def probe() -> Any:
+    spec = importlib.util.spec_from_file_location("measure_shim", SHIM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_end_is_told_apart_and_each_image_is_known_as_soon_as_the_next_one_begins(tmp_path: Path) -> None:
+    pictures = "\nDiffusionPipeline().progress_bar(total=2)\ncuda.hold(5)\n"
+    code = TRAINER.replace("LAST", "9.5") + pictures
+    measured, _ = launch(tmp_path, code + "import os; os._exit(9)")  # killed while it makes the second one
+    assert not measured.finished
+    assert measured.phases["validation_image"].allocated == 9.5
+    measured, _ = launch(tmp_path / "whole", code + "assert accelerator.end_training() == 'ended'\ncuda.hold(20)")
+    assert measured.finished
+    assert measured.phases["validation_image"].allocated == 9.5
+    measured, _ = launch(tmp_path / "cut", code + "accelerator.end_training(); import os; os._exit(9)")
+    assert measured.finished
+
+
+def asks(tmp_path: Path, code: str) -> list[str]:
+    """What a run asked for that was given every word, and said."""
+    for part in ("encode", "load", "train"):
+        (tmp_path / f"run.{part}.go").touch()
+    measured, status = launch(tmp_path, code, FLUXKIT_MEASURE_TURN=str(tmp_path / "run"))
+    assert status == 0
+    assert measured.steps == 5
+    names = [path for path in tmp_path.glob("run.*") if path.suffix != ".go"]
+    return [path.suffix[1:] for path in sorted(names, key=lambda path: path.stat().st_mtime_ns)]
+
+
+def test_a_run_by_turns_asks_before_each_part_and_says_when_the_card_is_free(tmp_path: Path) -> None:
+    code = TRAINER.replace("LAST", "9.5")
+    assert asks(tmp_path, code + "accelerator.end_training()") == ["encode", "load", "train", "done"]
+    (tmp_path / "unfinished").mkdir()
+    assert asks(tmp_path / "unfinished", code) == ["encode", "load", "train"]
+
+
+def test_without_the_word_nothing_goes_on(tmp_path: Path) -> None:
+    turn = probe().Turn(str(tmp_path / "run"))
+    waiting = threading.Thread(target=turn.ask, args=("train",), daemon=True)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    assert (tmp_path / "run.train").exists()
+    (tmp_path / "run.train.go").touch()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    turn.ask("train")  # every later step finds its turn taken

@@ -3,13 +3,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from fluxkit.errors import UserError
 from fluxkit.trainer import runs
-from fluxkit.trainer.occupancy import holder_of, occupy, orphan, status_of
+from fluxkit.trainer.occupancy import LOCK_FILE, holder_of, occupy, orphan, status_of
 from tests.trainer.test_runs import RECORD
 
 HOLD = """
@@ -66,6 +68,15 @@ def test_one_that_was_killed_holds_nothing_and_its_run_died(tmp_path: Path) -> N
         mine.name("20261124-008")
         # An older run that says that it runs is not the one that does.
         assert status_of(run, holder_of(tmp_path)) == "died"
+
+
+def test_anothers_glance_at_the_lock_is_not_taken_for_a_trainer(tmp_path: Path) -> None:
+    killed = hold(tmp_path, "20261124-007")
+    end(killed)  # its note is left behind
+    glance = FileLock(tmp_path / LOCK_FILE, thread_local=False)
+    glance.acquire()
+    threading.Timer(0.3, glance.release).start()
+    assert holder_of(tmp_path) is None
 
 
 def test_a_run_that_ended_in_order_is_what_its_record_says(tmp_path: Path) -> None:

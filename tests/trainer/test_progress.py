@@ -10,6 +10,13 @@ def test_a_step_line_is_read_whole() -> None:
     assert step == Step(step=2, total=3, loss=0.5, learning_rate=1e-5, seconds_per_step=5.01)
 
 
+@pytest.mark.parametrize("name", ["grad_norm", "grad_absmax"])  # grad_clip_method decides
+def test_the_gradients_norm_is_read(name: str) -> None:
+    step = parse_step(LINE.replace("0.5]", f"0.5, {name}=0.0562]"))
+    assert step is not None
+    assert step.gradient_norm == 0.0562
+
+
 def test_iterations_per_second_become_seconds_per_step() -> None:
     step = parse_step(LINE.replace("5.01s/it", "2.00it/s"))
     assert step is not None

@@ -6,6 +6,7 @@ import pytest
 
 from fluxkit.process import run
 from fluxkit.trainer.shims import shims_for, write_shims
+from tests.compiled import compile_with
 
 FAKE_TORCH = """
 class Tensor:
@@ -41,18 +42,19 @@ def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool 
 @pytest.mark.parametrize(
     ("release", "rehearsal", "precision", "names"),
     [
-        ("4.8.0", True, "int8-quanto", ("pin_memory", "thread_queue")),
-        ("4.8.0", False, "int8-quanto", ("thread_queue",)),
-        ("4.8.0", False, "nf4-bnb", ("thread_queue", "linear4bit")),
+        ("4.8.0", True, "int8-quanto", ("pin_memory", "thread_queue", "no_tracing")),
+        ("4.8.0", False, "int8-quanto", ("thread_queue", "no_tracing")),
+        ("4.8.0", False, "nf4-bnb", ("thread_queue", "no_tracing", "linear4bit")),
         ("1.2.5", True, "int8-quanto", ("pin_memory", "thread_queue")),
-        ("4.10.1", True, "int8-quanto", ("pin_memory", "thread_queue")),
-        ("4.11.0", True, "int8-quanto", ("pin_memory", "thread_queue")),
-        ("3.3.4", False, "nf4-bnb", ("thread_queue",)),  # the float32 output was measured on 4.8.0 alone
-        ("4.10.1", False, "nf4-bnb", ("thread_queue",)),
+        ("2.2.1", False, "int8-quanto", ("thread_queue",)),
+        ("4.10.1", True, "int8-quanto", ("pin_memory", "thread_queue", "no_tracing")),
+        ("4.11.0", True, "int8-quanto", ("pin_memory", "thread_queue", "no_tracing")),
+        ("3.3.4", False, "nf4-bnb", ("thread_queue", "no_tracing")),  # the float32 output: measured on 4.8.0 alone
+        ("4.10.1", False, "nf4-bnb", ("thread_queue", "no_tracing")),
     ],
 )
 def test_shims_only_where_needed(release: str, rehearsal: bool, precision: str, names: tuple[str, ...]) -> None:
-    assert shims_for(release, rehearsal_without_cuda=rehearsal, precision=precision) == names
+    assert shims_for(release, rehearsal_without_cuda=rehearsal, options={"base_model_precision": precision}) == names
 
 
 PIN = "import torch; t = torch.Tensor(); print(t.pin_memory() is t)"
@@ -74,6 +76,13 @@ def test_linear4bit_returns_bf16_under_autocast_only(
 ) -> None:
     code = f"import bitsandbytes as b, torch; torch.autocast = {autocast}; print(b.nn.Linear4bit().forward(1).dtype)"
     assert run_python(tmp_path, names, code) == dtype
+
+
+def test_who_asks_whether_a_library_is_there_does_not_use_up_its_repair(tmp_path: Path) -> None:
+    """transformers and diffusers do, for bitsandbytes, before anything imports it."""
+    code = "import importlib.util as u; u.find_spec('bitsandbytes'); "
+    code += "import bitsandbytes as b; print(b.nn.Linear4bit().forward(1).dtype)"
+    assert run_python(tmp_path, ("linear4bit",), code) == "bf16"
 
 
 FAKE_BUCKETS = """
@@ -131,6 +140,53 @@ def test_caching_latents_leaves_a_process_its_share(tmp_path: Path, module: str,
     assert run_python(tmp_path, names, CACHE.format(module=module)) == f"{all_photos} {after}"
 
 
+FAKE_FACTORY = """
+import tracemalloc
+class FactoryRegistry:
+    def __init__(self):
+        try:
+            tracemalloc.start()
+            self.used = self.memory()
+        except RuntimeError:
+            self.used = self.memory()
+    def memory(self):
+        try:
+            return "traced", tracemalloc.get_traced_memory()
+        except RuntimeError:
+            return "resident"
+"""
+TRACED = (
+    "from simpletuner.helpers.data_backend import factory as f; import tracemalloc; used = f.FactoryRegistry().used; "
+)
+
+
+@pytest.mark.parametrize(("names", "told"), [((), "True traced"), (("no_tracing",), "False resident")])
+def test_python_keeps_no_record_of_its_memory_while_it_trains(
+    tmp_path: Path, names: tuple[str, ...], told: str
+) -> None:
+    folder = tmp_path / "libraries" / "simpletuner" / "helpers" / "data_backend"
+    folder.mkdir(parents=True)
+    (folder / "factory.py").write_text(FAKE_FACTORY)
+    code = TRACED + "print(tracemalloc.is_tracing(), used if isinstance(used, str) else used[0])"
+    assert run_python(tmp_path, names, code) == told
+
+
+def test_a_comparison_can_leave_the_tracing_in(tmp_path: Path) -> None:
+    folder = tmp_path / "libraries" / "simpletuner" / "helpers" / "data_backend"
+    folder.mkdir(parents=True)
+    (folder / "factory.py").write_text(FAKE_FACTORY)
+    code = "import os; os.environ['FLUXKIT_TRACING'] = '1'; " + TRACED + "print(tracemalloc.is_tracing())"
+    assert run_python(tmp_path, ("no_tracing",), code) == "True"
+
+
+def test_who_wants_to_trace_still_can(tmp_path: Path) -> None:
+    folder = tmp_path / "libraries" / "simpletuner" / "helpers" / "data_backend"
+    folder.mkdir(parents=True)
+    (folder / "factory.py").write_text(FAKE_FACTORY)
+    code = TRACED + "tracemalloc.start(); print(tracemalloc.is_tracing())"
+    assert run_python(tmp_path, ("no_tracing",), code) == "True"
+
+
 def test_what_the_launcher_set_for_itself_does_not_reach_the_training(tmp_path: Path) -> None:
     ask = "import os; print(os.environ.get('SIMPLETUNER_SKIP_TORCH'))"
     # As the command line tool does: set in its own process, inherited by what it starts.
@@ -143,17 +199,20 @@ def test_what_the_launcher_set_for_itself_does_not_reach_the_training(tmp_path: 
 @pytest.mark.parametrize(
     ("release", "adapter", "names"),
     [
-        ("4.8.0", "lycoris", ("lycoris_sync", "skip_torch", "vae_shares")),
-        ("4.8.0", "standard", ("skip_torch", "vae_shares")),
-        ("4.10.1", "lycoris", ("lycoris_sync", "skip_torch")),
-        ("3.3.4", "lycoris", ("lycoris_sync",)),
-        ("1.2.5", "lycoris", ("lycoris_sync",)),
+        ("4.8.0", "lycoris", {"lycoris_sync", "skip_torch", "vae_shares"}),
+        ("4.8.0", "standard", {"skip_torch", "vae_shares"}),
+        ("4.10.1", "lycoris", {"lycoris_sync", "skip_torch"}),
+        ("3.3.4", "lycoris", {"lycoris_sync"}),
+        ("1.2.5", "lycoris", {"lycoris_sync"}),
     ],
 )
-def test_several_processes_get_what_they_need(release: str, adapter: str, names: tuple[str, ...]) -> None:
-    asked = {"rehearsal_without_cuda": False, "precision": "int8-quanto", "adapter": adapter}
-    assert shims_for(release, processes=2, **asked) == ("thread_queue", *names)
-    assert shims_for(release, processes=1, **asked) == ("thread_queue",)
+def test_several_processes_get_what_they_need(release: str, adapter: str, names: set[str]) -> None:
+    options = {"base_model_precision": "int8-quanto", "lora_type": adapter}
+    several, one = (
+        shims_for(release, rehearsal_without_cuda=False, options=options, processes=count) for count in (2, 1)
+    )
+    assert set(several) - set(one) == names
+    assert set(one) <= {"thread_queue", "no_tracing"}
 
 
 def test_nothing_is_imported_early_and_the_next_sitecustomize_runs(tmp_path: Path) -> None:
@@ -164,3 +223,15 @@ def test_nothing_is_imported_early_and_the_next_sitecustomize_runs(tmp_path: Pat
 def test_no_shims_no_variables(tmp_path: Path) -> None:
     assert write_shims(tmp_path / "shims", ()) == {}
     assert not (tmp_path / "shims").exists()
+
+
+@pytest.mark.slow
+def test_the_blocks_that_run_are_compiled_where_they_are(tmp_path: Path) -> None:
+    assert compile_with(sys.executable, tmp_path, ("regional_compile",)) == "fluxkit: 3 blocks are compiled 3 3 True"
+
+
+def test_only_who_asks_for_regional_compilation_gets_its_repair() -> None:
+    asked = {"base_model_precision": "no_change", "dynamo_use_regional_compilation": True}
+    assert "regional_compile" in shims_for("4.8.0", rehearsal_without_cuda=False, options=asked)
+    asked["dynamo_use_regional_compilation"] = False
+    assert "regional_compile" not in shims_for("4.8.0", rehearsal_without_cuda=False, options=asked)

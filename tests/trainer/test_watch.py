@@ -7,7 +7,7 @@ import pytest
 
 from fluxkit.trainer import runs
 from fluxkit.trainer.events import Counter, Event, Saved, Stage
-from fluxkit.trainer.metrics import Journal, Snapshot, losses, read_metrics, read_status
+from fluxkit.trainer.metrics import Journal, Snapshot, curves, read_metrics, read_status
 from fluxkit.trainer.progress import Step
 from fluxkit.trainer.watch import Smooth, Watch
 from tests.trainer.test_runs import RECORD
@@ -72,7 +72,7 @@ def test_a_step_counts_once_whichever_way_it_came(watch: Watch, run: runs.Run) -
     hook(watch, hooked(2, 0.4001), hooked(2, 0.4001))
     watch.line(BAR.format(step=2, loss=0.4))
     assert [event["step"] for event in recorded(run, "step")] == [1, 2]
-    assert losses(run)[2] == 0.4001
+    assert curves(run).loss[2] == 0.4001
 
 
 def test_a_listener_that_falls_silent_costs_a_step_at_most(watch: Watch, run: runs.Run) -> None:
@@ -169,20 +169,20 @@ def test_a_metrics_line_that_was_cut_short_costs_that_line_only(watch: Watch, ru
     hook(watch, hooked(1, 0.5), hooked(2, 0.4))
     path = run.folder / "metrics.jsonl"
     path.write_text(path.read_text() + '[1]\n{"time": 1, "event": "st')
-    assert losses(run) == {1: 0.5, 2: 0.4}
+    assert curves(run).loss == {1: 0.5, 2: 0.4}
 
 
 def test_steps_that_were_trained_again_count_as_trained_last(watch: Watch, run: runs.Run) -> None:
     hook(watch, hooked(1, 0.5), hooked(2, 0.4))
     again = Watch(run, Journal(run), now=Clock())
     hook(again, hooked(2, 0.3))
-    assert losses(run) == {1: 0.5, 2: 0.3}
+    assert curves(run).loss == {1: 0.5, 2: 0.3}
 
 
 def test_a_run_of_an_older_fluxkit_has_its_losses_in_the_log(run: runs.Run) -> None:
     run.log_file.parent.mkdir(parents=True)
     run.log_file.write_text("\r".join(BAR.format(step=step, loss=step / 10) for step in (1, 2)))
-    assert losses(run) == {1: 0.1, 2: 0.2}
+    assert curves(run).loss == {1: 0.1, 2: 0.2}
 
 
 def test_a_disk_that_is_full_ends_the_writing_not_the_run(run: runs.Run) -> None:

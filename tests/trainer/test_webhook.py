@@ -67,7 +67,7 @@ def test_a_stage_that_is_over_begins_nothing() -> None:
 
 def test_a_step_comes_with_its_loss() -> None:
     seen = status(2, 10000, loss=1.559, learning_rate=5.76e-05, epoch=1, seconds_per_step=0.32, grad_norm=0.03)
-    assert parse_webhook(seen) == (Step(2, 10000, 1.559, 5.76e-05, None),)
+    assert parse_webhook(seen) == (Step(2, 10000, 1.559, 5.76e-05, None, gradient_norm=0.03),)
 
 
 def test_the_first_era_that_tells_steps_has_fewer_metrics() -> None:

@@ -2,11 +2,13 @@
 
 Why inside: only the process that trains can ask PyTorch for its peaks, and only it can cap its allocator to what a
 smaller card would have. Bound to no release: phases are recognised by what any SimpleTuner calls in its libraries (T5's
-forward, the VAE's encode, loading a transformer, accelerate's accumulate and save_state, a pipeline's progress bar,
-an optimizer's step); where a library lacks one of them, that phase is absent, and nothing else changes.
+forward, the VAE's encode, loading a transformer, accelerate's accumulate, save_state and end_training, a pipeline's
+progress bar, an optimizer's step); where a library lacks one of them, that phase is absent, and nothing else changes.
 Writes JSON lines to FLUXKIT_MEASURE_FILE: `{"phase", "start"}` when a phase begins, the same with `end` and the peaks
-when it ends. Seconds of the monotonic clock; bytes. Seen, 2026-11-24: all six phases of a rehearsal with SimpleTuner
-4.8.0, on a CPU, where there are no GPU figures.
+when it ends; each validation image is a record of its own. Seconds of the monotonic clock; bytes. `{"phase": "finish"}`
+says that the final weights are written: SimpleTuner calls end_training after that. With FLUXKIT_MEASURE_TURN several
+runs start side by side and take turns (`Turn`). Seen, 2026-11-24: all phases of a rehearsal with SimpleTuner 4.8.0, on
+a CPU, where there are no GPU figures.
 """
 
 import atexit
@@ -31,29 +33,69 @@ MODULES = (
 _GIB = 2**30
 
 
+class Turn:
+    """Lets runs that started side by side prepare by turns, and train alone: only what is timed must be alone.
+
+    A run asks by a file, waits for the word, and has ended a part of its work when it asks for the next one. Who gives
+    the words is `benchmarks/turns.py`.
+
+    Args:
+        path: `<path>.encode`, `<path>.load` and `<path>.train` are asked for and answered by `<path>.encode.go` …;
+            `<path>.done` says that the card is no longer needed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._asked: set[str] = set()
+
+    def ask(self, what: str) -> None:
+        """Wait for the word for a part of the work; the second time it is there already."""
+        if what in self._asked:
+            return
+        self._asked.add(what)
+        torch = _cuda()
+        if torch is not None:
+            torch.cuda.empty_cache()  # the others must find the card as free as if this one were not there
+        self._write(what)
+        while not os.path.exists(f"{self._path}.{what}.go"):  # noqa: PTH110
+            time.sleep(0.1)
+
+    def done(self) -> None:
+        """Let the next one train: what comes now is timed by nobody."""
+        if "train" in self._asked:
+            self._write("done")
+
+    def _write(self, what: str) -> None:
+        with open(f"{self._path}.{what}", "w"):  # noqa: PTH123
+            pass
+
+
 class Probe:
     """One process's phases, written as they end.
 
     Args:
         path: the file of JSON lines.
         cap_gib: what PyTorch's allocator may take; None leaves it alone.
+        turn: where several runs take turns.
     """
 
-    def __init__(self, path: str, cap_gib: float | None) -> None:
+    def __init__(self, path: str, cap_gib: float | None, turn: Turn | None = None) -> None:
         self._path = path
         self._cap = cap_gib
+        self._turn = turn
         self._lock = threading.RLock()
         self._phase = ""
         self._start = 0.0
         self._shape: dict[str, int] = {}
 
-    def enter(self, phase: str, *, unless: tuple[str, ...] = ()) -> None:
-        """End the phase that goes on, and begin another; nothing where it is the same, or one of `unless`."""
+    def enter(self, phase: str, *, again: bool = False) -> None:
+        """End the phase that goes on, and begin another; where it is the same, only with `again`."""
         with self._lock:
-            if phase == self._phase or self._phase in unless:
+            if phase == self._phase and not again:
                 return
             self.leave()
             self._limit()
+            self._wait(phase)
             self._phase, self._start, self._shape = phase, time.monotonic(), {}
             self._write({"phase": phase, "start": self._start})
 
@@ -77,6 +119,23 @@ class Probe:
             if torch is not None:
                 torch.cuda.synchronize()
             self.enter("between_steps")
+
+    def begin(self) -> None:
+        """The first model is about to be loaded: what comes before needs no card."""
+        if self._turn is not None:
+            self._turn.ask("encode")
+
+    def finish(self) -> None:
+        """The final weights are written: nothing is measured from here on."""
+        self.enter("finish")
+        if self._turn is not None:
+            self._turn.done()
+
+    def _wait(self, phase: str) -> None:
+        if self._turn is not None and phase == "load":
+            self._turn.ask("load")
+        elif self._turn is not None and phase == "training_step":
+            self._turn.ask("train")
 
     def _limit(self) -> None:
         torch = _cuda()
@@ -123,7 +182,8 @@ def _probe() -> "Probe | None":
     if not path or os.environ.get("LOCAL_RANK", "0") != "0":
         return None
     cap = os.environ.get("FLUXKIT_MEASURE_CAP_GIB")
-    return Probe(path, float(cap) if cap else None)
+    turn = os.environ.get("FLUXKIT_MEASURE_TURN")
+    return Probe(path, float(cap) if cap else None, Turn(turn) if turn else None)
 
 
 _PROBE = _probe()
@@ -168,6 +228,7 @@ def _t5(module: Any, probe: Probe) -> None:
 
 def _models(module: Any, probe: Probe) -> None:
     def loading(cls: Any = None, *_: Any) -> None:
+        probe.begin()
         if "Transformer" in getattr(cls, "__name__", ""):
             probe.enter("load")
 
@@ -180,13 +241,14 @@ def _vae(module: Any, probe: Probe) -> None:
 
 def _pipelines(module: Any, probe: Probe) -> None:
     owner = getattr(module, "DiffusionPipeline", None)
-    _before(owner, "progress_bar", lambda *_: probe.enter("validation_image"))
+    _before(owner, "progress_bar", lambda *_: probe.enter("validation_image", again=True))
 
 
 def _accelerator(module: Any, probe: Probe) -> None:
     owner = getattr(module, "Accelerator", None)
     _before(owner, "accumulate", lambda *_: probe.enter("training_step"))
     _before(owner, "save_state", lambda *_: probe.enter("checkpoint"))
+    _before(owner, "end_training", lambda *_: probe.finish())
 
 
 _MARKS: dict[str, Callable[[Any, Probe], None]] = dict(

@@ -27,7 +27,8 @@ class _PatchAfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> importlib.machinery.ModuleSpec | None:
-        waiting = self._shims.pop(fullname, None)
+        # Not taken out here: who only asks whether a module is there (transformers asks for bitsandbytes) finds it too.
+        waiting = self._shims.get(fullname)
         if waiting is None:
             return None
         others: list[Any] = [finder for finder in sys.meta_path if finder != self]

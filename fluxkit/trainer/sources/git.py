@@ -12,12 +12,13 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from fluxkit.errors import InstallError, UserError
+from fluxkit.files import waiting_lock
 from fluxkit.trainer.lock import Lock, Source
 from fluxkit.trainer.lockfile import without_password
 from fluxkit.trainer.releases import Release
 from fluxkit.trainer.sources.checkout import lock_from_checkout, open_checkout
 from fluxkit.trainer.sources.gitcommand import RepositoryError
-from fluxkit.trainer.sources.repository import Repository, waiting_lock
+from fluxkit.trainer.sources.repository import Repository
 
 DEFAULT_URL = "https://github.com/bghira/SimpleTuner.git"
 Report = Callable[[str], None]
@@ -138,7 +139,7 @@ def _write_checkout(repository: Repository, source: Source, release: Release, re
     if target is None:
         raise TypeError("a git source has a folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(target, report):
+    with waiting_lock(target, lambda: report("Waiting for another fluxkit that fetches SimpleTuner")):
         for left in target.parent.glob(f".{source.commit}.*"):  # of one that was killed
             shutil.rmtree(left, ignore_errors=True)
         if target.is_dir():

@@ -6,16 +6,14 @@ A kill leaves at most a stale lock file, which the next call removes.
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fluxkit.errors import InstallError
-from fluxkit.files import cache_dir
+from fluxkit.files import cache_dir, waiting_lock
 from fluxkit.trainer.sources.gitcommand import RepositoryError, git
 
 _DAY = ("show", "--no-patch", "--format=%cd", "--date=format-local:%Y-%m-%d")  # TZ is UTC
@@ -99,7 +97,7 @@ class Repository:
     def locked(self) -> Iterator[None]:
         """One fluxkit at a time."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(self.folder, lambda _: None):
+        with waiting_lock(self.folder, lambda: None):
             yield
 
     @contextmanager
@@ -151,21 +149,6 @@ def tags_at_head(folder: Path) -> tuple[list[str], str]:
         tags = git(["tag", "--points-at", "HEAD"], home=folder, url=str(folder)).split()
         return tags, git([*_DAY, "HEAD"], home=folder, url=str(folder))
     return [], ""
-
-
-@contextmanager
-def waiting_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold `path`'s lock file; say so when another fluxkit has it. The system frees that of one that was killed."""
-    guard = FileLock(f"{path}.lock")
-    try:
-        guard.acquire(timeout=0)
-    except Timeout:
-        report("Waiting for another fluxkit that fetches SimpleTuner")
-        guard.acquire()
-    try:
-        yield
-    finally:
-        guard.release()
 
 
 def _index_of(folder: Path) -> Path:

@@ -6,20 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from fluxkit.commands import assemble as shared
 from fluxkit.commands.install import install
 from fluxkit.commands.train import train
 from fluxkit.console import Output
-from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import FluxkitError, InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.lockfile import read_lock_file
-from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
+from fluxkit.trainer.runs import Run, list_runs
 from tests.interrupting import interrupting
-from tests.projects import start_project
+from tests.projects import small_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wheels")]
 FLAT, PACKAGED = "1.4.0", "4.7.0"
@@ -39,17 +36,9 @@ def _one_environment_for_all(shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    make_demo_dataset(root / "dataset", "behitek", "man")
-    start_project(root)
-    base = tmp_path / "base"
-    (base / "transformer").mkdir(parents=True)
-    (base / "model_index.json").write_text("{}")
-    (base / "transformer" / "config.json").write_text('{"num_layers": 1, "num_single_layers": 1}')
-    save_file({f"lycoris_m{i}.lokr_w1": np.ones((1, 1), np.float32) for i in range(15)}, tmp_path / ADAPTER_FILE)
+    root, weights = small_project(tmp_path)
     toml = root / "fluxkit.toml"
-    text = toml.read_text().replace("black-forest-labs/FLUX.1-dev", str(base)).replace("= 10000", "= 10")
-    toml.write_text(f'{text}\n[env]\nFAKE_WEIGHTS = "{tmp_path / ADAPTER_FILE}"\n')
+    toml.write_text(f'{toml.read_text()}\n[env]\nFAKE_WEIGHTS = "{weights}"\n')
     monkeypatch.setattr(shared, "choose_platform", lambda _: "cpu")
     return root
 

@@ -256,7 +256,7 @@ def test_after_a_kill_the_next_try_succeeds(upstream, tmp_path: Path, step: str)
         f'if [ "$word" = {step} ]; then\n'
         f'[ -d "$bare" ] && touch "$bare/shallow.lock" "$bare/packed-refs.lock" "$bare/objects/pack/tmp_pack_x"\n'
         f'[ -n "$GIT_INDEX_FILE" ] && touch "$GIT_INDEX_FILE.lock"\n'
-        f"touch {tmp_path}/reached; sleep 60\nfi\ndone\nexit $status\n"
+        f"touch '{tmp_path}/reached'; sleep 60\nfi\ndone\nexit $status\n"
     )
     wrapper.chmod(0o755)
     child = start(upstream, commit, PATH=f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}")
