@@ -150,7 +150,7 @@ def train(project: Path | None, detach: bool, **options: Any) -> None:
     if detach and not options["dry_run"]:
         from fluxkit.commands.detach import detach as start
 
-        start(project, arguments=sys.argv[1:], out=options["out"])
+        start(project, arguments=sys.argv[1:], machine_rank=options["machine_rank"], out=options["out"])
         return
     from fluxkit.commands.train import train as run
 
@@ -217,10 +217,16 @@ def show(context: click.Context, /, project: Path | None, **options: Any) -> Non
 @click.option("--guidance-scale", metavar="A,B", help="How closely to follow the prompt.")
 @click.option(
     "--quantize",
-    type=click.Choice(["auto", "int8", "int8-dynamic", "fp8", "none"]),
-    help="The base model's weights while sampling; auto takes the fastest that this GPU does well.",
+    type=click.Choice(["auto", "int8", "int8-dynamic", "fp8", "nf4", "none"]),
+    help="The base model's weights while sampling; auto, the default, takes the fastest that this GPU does well.",
 )
 @click.option("--batch-size", metavar="auto|N", help="Images at once.")
+@click.option(
+    "--first-block-cache",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="THRESHOLD",
+    help="Lossy: skip most of a step that changes less than this, such as 0.08 [default: off].",
+)
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where the images go [default: samples/].")
 @click.option("--grid", metavar="X,Y", help="Also a sheet with axes, such as checkpoint,seed.")
 @click.option("--format", "image_format", type=click.Choice(["png", "webp", "jpeg"]), default="png", show_default=True)
@@ -230,6 +236,12 @@ def show(context: click.Context, /, project: Path | None, **options: Any) -> Non
 )
 @click.option("--workers", type=click.IntRange(min=1), help="With --engine ray [default: one a GPU].")
 @click.option("--ray-address", metavar="HOST:PORT|auto", help="A Ray cluster [default: one on this machine].")
+@click.option(
+    "--image-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --engine ray: a worker that takes longer hangs, and is replaced [default: measured].",
+)
 @click.option("--verify", is_flag=True, help="Read the images that are there again, to find damaged ones.")
 @_common(reports=True)
 def sample(project: Path | None, **options: Any) -> None:

@@ -9,6 +9,7 @@ _MODULES = {
     "sample": ("torch", "diffusers", "transformers", "lycoris", "optimum.quanto"),
     "caption": ("torch", "transformers"),
     "ray": ("ray",),
+    "nf4": ("bitsandbytes",),
 }
 
 

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from fluxkit.errors import UserError
 
@@ -96,3 +97,23 @@ def cannot_write(path: Path, error: OSError) -> UserError:
         f"{path} can't be written: {error.strerror or error}",
         fix="Free some disk space or check the folder's permissions, then run the same command again.",
     )
+
+
+@contextmanager
+def waiting_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file beside `path`; the system frees that of a process that was killed.
+
+    Args:
+        path: what it guards.
+        on_wait: called before it waits for another process that has it.
+    """
+    guard = FileLock(f"{path}.lock")
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        guard.acquire()
+    try:
+        yield
+    finally:
+        guard.release()

@@ -4,9 +4,11 @@ FLUX.1-dev is gated: it wants an account, its licence accepted, and a token. Wit
 minutes of imports, or in the middle of 24 GB.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fluxkit.errors import UserError
+from fluxkit.files import read_json
 
 
 class HubUnreachable(UserError):
@@ -107,22 +109,50 @@ def _check_hub(base: str, revision: str | None, probe: str, setting: str, offlin
     return False
 
 
+def downloaded(base: str, revision: str | None = None) -> Path | None:
+    """A Hub id's snapshot in the cache on this machine, if every part of the model is in it; None otherwise.
+
+    A part is whole when it has a config or a tokenizer's files, and every weight file that it names. Whoever finds the
+    model whole need not ask the Hub, which takes a second, or many where the network is bad.
+    """
+    index = local_file(base, "model_index.json", revision)
+    if index is None or Path(base).expanduser().is_dir():
+        return None
+    parts = [name for name, part in read_json(index).items() if isinstance(part, list) and part[0]]
+    return index.parent if parts and all(_is_whole(index.parent / part) for part in parts) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir() if path.exists()} if folder.is_dir() else set()
+    for index in (folder / name for name in names if name.endswith(".safetensors.index.json")):
+        if not names.issuperset(read_json(index).get("weight_map", {}).values()):
+            return False
+    weights = any(name.endswith(".safetensors") for name in names)
+    # A model has a config.json and weights; a tokenizer or a scheduler has files of its own.
+    return bool(names) and ("config.json" not in names or weights)
+
+
+def snapshot(base: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder on this machine with a Hub id's files of these patterns, downloaded where the model is not whole."""
+    from huggingface_hub import snapshot_download
+
+    return downloaded(base, revision) or Path(snapshot_download(base, revision=revision, allow_patterns=list(patterns)))
+
+
 def transformer_config(base: str, revision: str | None = None) -> dict[str, object] | None:
     """The transformer's `config.json` where it is on this machine; None where it is not downloaded yet."""
-    from fluxkit.files import read_json
-
     file = local_file(base, "transformer/config.json", revision)
     return dict(read_json(file)) if file else None
 
 
 def local_file(base: str, name: str, revision: str | None = None) -> Path | None:
     """A file of the base model, in its local folder or in the Hub's cache on this machine; None where it is not."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     folder = Path(base).expanduser()
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     try:
         cached = try_to_load_from_cache(base, name, revision=revision)
     except HFValidationError:  # a folder that doesn't exist

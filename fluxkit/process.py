@@ -1,4 +1,4 @@
-"""The one place where fluxkit starts other programs: argv lists, an explicit environment, and a way to end them."""
+"""The one place where fluxkit starts other programs: argv lists, an explicit environment; `ending.py` ends them."""
 
 import contextlib
 import os
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
-
+from fluxkit import ending
+from fluxkit.ending import end, signal_group
 from fluxkit.errors import InterruptedByUser
 
-INTERRUPT_SECONDS = 60.0  # SimpleTuner ends the step it is in and its own child group; a large model takes a while
-TERMINATE_SECONDS = 10.0
 TICK_SECONDS = 0.5
 NOT_STARTED = 127  # what a shell returns for a command that isn't there
 
@@ -55,10 +53,10 @@ def run(
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
-            _signal_group(child, signal.SIGKILL)
+            signal_group(child, signal.SIGKILL)
             child.wait()
         except BaseException:
-            _end(child, interrupt_seconds=0)
+            end(child, interrupt_seconds=0)
             raise
         return Completed(child.returncode, _text(out), _text(err))
 
@@ -96,27 +94,50 @@ def stream(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab", buffering=0) as record:
+        child: subprocess.Popen[bytes] | None = None
         try:
-            child = _start(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        except OSError as error:
-            message = f"{argv[0]} can't be started: {error.strerror or error}"
-            record.write(f"{message}\n".encode())
-            on_line(message)
-            return NOT_STARTED
-        try:
+            with _signals_held_back():
+                child = _start(argv, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if on_start:
                 on_start(child.pid)
             _pump(child, record, on_line, on_tick)
             return child.wait()
         except KeyboardInterrupt as stop:
-            _interrupt(child, record, whole_group=whole_group)
+            if child:
+                _interrupt(child, record, whole_group=whole_group)
             raise InterruptedByUser("Stopped.") from stop
-        except BaseException:
-            _end(child, interrupt_seconds=0)
+        except BaseException as error:
+            if child:
+                end(child, interrupt_seconds=0)
+            elif isinstance(error, OSError):
+                message = f"{argv[0]} can't be started: {error.strerror or error}"
+                record.write(f"{message}\n".encode())
+                on_line(message)
+                return NOT_STARTED
             raise
         finally:
-            if child.stdout:
+            if child and child.stdout:
                 child.stdout.close()
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """What a signal would raise is raised at the end: in the middle of a start it would leave a program to nobody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for each in came:
+            signal.raise_signal(each)
 
 
 def _start(
@@ -178,90 +199,13 @@ def _interrupt(child: "subprocess.Popen[bytes]", record: BinaryIO, *, whole_grou
     """End the program, its last words still going to the log: a full pipe would keep it from ending."""
     drain = threading.Thread(target=lambda: [record.write(block) for block in _blocks(child)], daemon=True)
     drain.start()
-    _end(child, interrupt_seconds=INTERRUPT_SECONDS, whole_group=whole_group)
+    end(child, interrupt_seconds=ending.INTERRUPT_SECONDS, whole_group=whole_group)
     drain.join(5)
-
-
-def _end(child: "subprocess.Popen[bytes]", *, interrupt_seconds: float, whole_group: bool = False) -> None:
-    """SIGINT to the program alone (SimpleTuner's launcher then ends its own children), then its group: TERM, KILL.
-
-    In the end nothing that it started is left, in whatever session: SimpleTuner's launcher and torch's give their
-    children sessions of their own, which no signal to the group reaches, and which would go on and hold the GPU.
-
-    With `whole_group` SIGINT goes to the group too, and the program has ended when all of it has: a shell or
-    accelerate may be gone before the trainer has finished what it was writing.
-    """
-    steps: list[tuple[Callable[[], None], float]] = [
-        (lambda: _signal_group(child, signal.SIGTERM), TERMINATE_SECONDS),
-        (lambda: _signal_group(child, signal.SIGKILL), TERMINATE_SECONDS),
-    ]
-    if interrupt_seconds and whole_group:
-        steps.insert(0, (lambda: _signal_group(child, signal.SIGINT), interrupt_seconds))
-    elif interrupt_seconds:
-        steps.insert(0, (lambda: child.send_signal(signal.SIGINT), interrupt_seconds))
-    started = _descendants(child.pid)
-    for send, seconds in steps:
-        started |= _descendants(child.pid)
-        send()
-        # A second Ctrl-C means: now. It skips to the next, harder step.
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            deadline = time.monotonic() + seconds
-            child.wait(seconds)
-            if whole_group and _group_lives_on(child.pid, deadline):
-                continue
-            break
-    # What the program left behind, in its session and elsewhere. psutil knows a process that took a dead one's number.
-    _signal_group(child, signal.SIGKILL)
-    for process in started:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def _descendants(pid: int) -> "set[psutil.Process]":
-    """All that a program started, and that those started, as far as they can be seen now."""
-    try:
-        return set(psutil.Process(pid).children(recursive=True))
-    except psutil.Error:
-        return set()
-
-
-def _group_lives_on(group: int, deadline: float) -> bool:
-    """Wait for the last process of a group, until `deadline` (monotonic); whether one is left then."""
-    while _members(group):
-        if time.monotonic() >= deadline:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _members(group: int) -> bool:
-    """Whether a group has a process that runs; one that ended and that nobody asked about (a zombie) doesn't count."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            # pid (name) state parent group …; the name may hold anything, brackets too.
-            state, _, of_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
-            if int(of_group) == group and state not in "ZX":
-                return True
-    return False
-
-
-def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
 
 
 def _text(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode("utf-8", "replace")
-
-
-def end_children() -> None:
-    """Kill every process that this one started, and theirs, in whatever session they are."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # gone by now
-            child.kill()
 
 
 @dataclass(frozen=True)

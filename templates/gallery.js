@@ -37,6 +37,7 @@ function caption(image, brief = false) {
   const parts = [image.checkpoint];
   if (image.strength !== null && (!brief || data.axes.includes("strength"))) parts.push("strength " + image.strength);
   if (!brief || data.axes.includes("steps")) parts.push(image.steps + " steps");
+  if (image.cache) parts.push("first-block cache " + image.cache + " (lossy)");
   if (image.guidance && (!brief || data.axes.includes("guidance"))) parts.push("guidance " + image.guidance);
   return parts.join(" · ");
 }

@@ -14,7 +14,7 @@ class Brake:
     """Turns signals into a wish: first a checkpoint, then now.
 
     The first SIGINT (Ctrl-C, `fluxkit stop`) only notes the wish where a checkpoint can be had; every other one, and
-    SIGTERM and SIGHUP, raise KeyboardInterrupt: stop now.
+    SIGTERM and SIGHUP, raise KeyboardInterrupt: stop now. A SIGHUP that nohup has had ignored stays so.
 
     Args:
         can_wait: whether there is something to save and the release can be asked to.
@@ -30,7 +30,8 @@ class Brake:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        hangup = signal.SIG_IGN if os.environ.get(DETACHED) else self._handle
+        outlives = os.environ.get(DETACHED) or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        hangup = signal.SIG_IGN if outlives else self._handle
         handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle, signal.SIGHUP: hangup}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:

@@ -16,21 +16,31 @@ from fluxkit.trainer.occupancy import Holder, holder_of
 LOOK_SECONDS = 0.1
 
 
-def detach(project: Path | None, *, arguments: Sequence[str], out: Output) -> str | None:
+def detach(
+    project: Path | None, *, arguments: Sequence[str], machine_rank: int | None = None, out: Output
+) -> str | None:
     """Start training in the background; come back when a run has begun, or with what kept it from beginning.
 
     Args:
         project: the project's folder.
         arguments: of this call; the background's are the same but for `--detach`.
+        machine_rank: this machine's number, where several train together.
         out: where to say things.
 
     Returns:
         The run's id; None where it had ended before it could be seen.
 
     Raises:
-        UserError: another run is being trained.
+        UserError: another run is being trained, or this machine only joins one.
         SystemExit: it did not begin; its messages are on the screen, its exit code is this one's.
     """
+    if machine_rank:
+        raise UserError(
+            f"--detach is for machine 0: `fluxkit attach` and `fluxkit stop` speak to the one that keeps the run, and "
+            f"machine {machine_rank} only lends it its GPUs. It ends by itself when the run does.",
+            fix=f"Leave out --detach and let the shell do it: nohup fluxkit train … --machine-rank {machine_rank} … "
+            f"> machine-{machine_rank}.log 2>&1 &",
+        )
     opened = open_project(project)
     holder = holder_of(opened.root)
     if holder:

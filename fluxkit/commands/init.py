@@ -13,10 +13,10 @@ from fluxkit.console import Output
 from fluxkit.dataset.trigger import trigger_findings
 from fluxkit.errors import UserError
 from fluxkit.hardware import gpus
-from fluxkit.project.config import ProjectConfig
+from fluxkit.project.config import ProjectConfig, TrainSection
 from fluxkit.project.load import CONFIG_FILE, load_project
 from fluxkit.project.scaffold import scaffold
-from fluxkit.rendering.profiles import NOT_MEASURED, load_profile, profile_names
+from fluxkit.rendering.profiles import class_profiles, load_profile, not_measured, profile_names
 from fluxkit.textmatch import did_you_mean
 from fluxkit.trainer.releases import find_release
 
@@ -58,7 +58,7 @@ def init(
                 "subject": subject or _ask("What do the photos show (man, woman, dog)?", "person", ask),
             },
             "dataset": {"path": _dataset_path(dataset, root, ask)},
-            "train": {"profile": chosen},
+            "train": {"profile": chosen, **_lengths(chosen, out)},
             "simpletuner": {"version": pinned.version, "source": pinned.sources[0]} if pinned else {},
         }
         config = _config(values)
@@ -85,12 +85,12 @@ def profile_for_memory(gib: float) -> str:
     Raises:
         UserError: it holds none.
     """
-    fitting = [name for name in profile_names() if load_profile(name).card_gib <= gib]
+    fitting = [name for name in class_profiles() if load_profile(name).card_gib <= gib]
     if fitting:
         return fitting[-1]
     raise UserError(
         f"The graphics card has {gib:.1f} GiB of memory; training FLUX.1-dev takes 12 GB at least.",
-        fix="Train on a machine with a larger card: name its profile, e.g. --profile 12gb or --profile 24gb.",
+        fix=f"Train on a machine with a larger card: name its profile, {_flags()}.",
     )
 
 
@@ -101,13 +101,29 @@ def _checked_profile(name: str, out: Output) -> str:
             return profile_for_memory(found[0].memory_gib)
         out.warn("No NVIDIA GPU found here; taking 24gb. Set [train] profile for the machine that trains.")
         return "24gb"
-    if name in NOT_MEASURED:
-        raise UserError(f"The profile {name} is not measured yet.", fix="Use --profile 12gb or --profile 24gb.")
     known = profile_names()
+    if name in not_measured():
+        raise UserError(f"The profile {name} is not measured yet.", fix=f"Use {_flags()}.")
     if name not in known:
         hint = did_you_mean(name, known)
         raise UserError(f'There is no profile "{name}".{hint}', fix=f"Use auto, {' or '.join(known)}.")
     return name
+
+
+def _flags() -> str:
+    return " or ".join(f"--profile {name}" for name in class_profiles())
+
+
+def _lengths(profile: str, out: Output) -> dict[str, int]:
+    """Steps for a profile that shows several photos a step: as many photos and checkpoints as by default."""
+    batch = load_profile(profile).measured.batch_size
+    if batch == 1:
+        return {}
+    default = TrainSection()
+    every = -(-default.checkpoint_every // batch)
+    steps = every * (default.steps // default.checkpoint_every)
+    out.say(f"{profile} shows {batch} photos a step: {steps} steps show as many as {default.steps} of one photo.")
+    return {"steps": steps, "checkpoint_every": every, "validate_every": every}
 
 
 def _trigger(given: str | None, root: Path, ask: bool, out: Output) -> str:

@@ -34,8 +34,7 @@ def plan_run(
     names = shims_for(
         assembled.release.version,
         rehearsal_without_cuda=assembled.request.rehearsal is not None and not has_cuda(project),
-        precision=str(config.get("--base_model_precision", "no_change")),
-        adapter=assembled.request.adapter,
+        options={name.lstrip("-"): value for name, value in config.items()},
         processes=topology.processes,
     )
     shim_env = write_shims(project.cache_dir / "shims", names) if names else {}

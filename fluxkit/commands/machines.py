@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fluxkit.commands.assemble import Assembled, has_cuda
+from fluxkit.commands.brake import Brake
 from fluxkit.console import Output
 from fluxkit.errors import TrainerError, UserError
 from fluxkit.hardware import gpus as gpus_of_machine
@@ -49,17 +50,6 @@ def ask_topology(
         )
     check_gpus(topology, len(gpus_of_machine()))
     return topology
-
-
-def say_changed(existing: runs.Run, topology: Topology, out: Output) -> None:
-    """Tell what it means that a run goes on with another number of processes."""
-    before, now = existing.record.processes, topology.processes
-    if before != now:
-        out.warn(
-            f"Run {existing.record.id} trained with {before} {_processes(before)} so far, and goes on with {now}: "
-            "each step now takes another number of photos, their order is drawn anew, and where the learning rate "
-            "follows a curve it jumps. To keep all that, use the number it had."
-        )
 
 
 def run_to_join(runs_dir: Path, topology: Topology, run_id: str | None, *, rehearse: bool, out: Output) -> runs.Run:
@@ -124,12 +114,14 @@ def take_part(plan: launch.RunPlan, run: runs.Run, rank: int, out: Output) -> No
 
     Raises:
         TrainerError: they failed.
-        InterruptedByUser: Ctrl-C.
+        InterruptedByUser: Ctrl-C, SIGTERM, or the terminal was closed.
     """
     out.say(f"Taking part in run {run.record.id} as machine {rank}")
     log = plan.cwd / "logs" / "trainer.log"
     reader = ProgressReader(lambda stage: out.say(f"  {stage} …", style="dim"), lambda _: None)
-    code = launch.launch(plan, log=log, on_line=reader.feed)
+    # A closing terminal or a kill takes the trainer along: it is in a session of its own, and would stay behind.
+    with Brake(lambda: False).armed():
+        code = launch.launch(plan, log=log, on_line=reader.feed)
     if code:
         raise TrainerError(f"The trainer of machine {rank} ended with exit code {code}.", fix=f"Its output: {log}")
     out.say(f"Machine {rank} is done. Machine 0 has the result and says whether it is whole.")

@@ -1,15 +1,17 @@
 """What a run goes on from, said before the trainer is started: its checkpoint, and the settings that changed since."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fluxkit.commands.assemble import Assembled
 from fluxkit.console import Output
 from fluxkit.errors import UserError
-from fluxkit.trainer.changes import Effect, SettingChange, changed_settings
+from fluxkit.trainer.changes import Effect, SettingChange, changed_launch, changed_settings
 from fluxkit.trainer.checkpoints import ResumePoint, SetAside, find_resume_point, set_aside
+from fluxkit.trainer.handover import describe, handover
 from fluxkit.trainer.runs import Run
 from fluxkit.trainer.schema import OptionSchema
 
@@ -32,8 +34,17 @@ class Resume:
     changes: tuple[SettingChange, ...]
 
 
-def check_resume(run: Run, assembled: Assembled, schema: OptionSchema, out: Output) -> Resume:
+def check_resume(
+    run: Run, assembled: Assembled, schema: OptionSchema, launched: Mapping[str, Any], out: Output
+) -> Resume:
     """Find the run's checkpoint and compare its settings with today's; say what is found, change nothing.
+
+    Args:
+        run: the run.
+        assembled: the project as it would be launched now.
+        schema: the options of its release.
+        launched: what the run's record would say of the launch: `gpus`, `machines`, `batch_size`, `env`.
+        out: where to say things.
 
     Raises:
         UserError: a changed setting would break the run, with the list of them.
@@ -52,11 +63,17 @@ def check_resume(run: Run, assembled: Assembled, schema: OptionSchema, out: Outp
         release=assembled.release.version,
         schema=schema,
     )
-    _refuse_breaking(run, point, [*_too_few_steps(point, assembled), *_breaking(changes)])
-    if run.record.release != assembled.release.version:
+    now = replace(run.record, release=assembled.release.version, **launched)
+    config: Any = assembled.rendered.documents["config.json"]
+    changes += changed_launch(run.record, now, config)
+    before, after = run.record.release, assembled.release.version
+    _refuse_breaking(
+        run, point, [*_too_few_steps(point, assembled), *_another_release(before, after), *_breaking(changes)]
+    )
+    if before != after:
         out.warn(
-            f"Run {run.record.id} was started with SimpleTuner {run.record.release} and goes on with "
-            f"{assembled.release.version}. `fluxkit train --fresh` would start a new one."
+            f"Run {run.record.id} was started with SimpleTuner {before} and goes on with {after}: "
+            f"{describe(before, after)}. `fluxkit upgrade {before}` goes back, `fluxkit train --fresh` starts anew."
         )
     for effect, title in _TITLES.items():
         lines = [change.describe() for change in changes if change.effect is effect]
@@ -101,6 +118,13 @@ def _too_few_steps(point: ResumePoint, assembled: Assembled) -> list[str]:
     if steps >= point.step:
         return []
     return [f"[train] steps: {steps} (the run is at step {point.step} already)"]
+
+
+def _another_release(before: str, after: str) -> list[str]:
+    trial = handover(before, after)
+    if trial is None or trial.goes_on:
+        return []
+    return [f"SimpleTuner: {before} → {after} ({describe(before, after)}; `fluxkit upgrade {before}` puts it back)"]
 
 
 def _breaking(changes: list[SettingChange]) -> list[str]:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fluxkit.commands.assemble import open_project
 from fluxkit.console import Output, printable
 from fluxkit.errors import UserError
 from fluxkit.trainer import runs as records
-from fluxkit.trainer.metrics import Snapshot, losses, read_status
+from fluxkit.trainer.metrics import Curves, Snapshot, curves, read_status
 from fluxkit.trainer.occupancy import Holder, holder_of, status_of
 from fluxkit.trainer.watch import SMOOTHING, Smooth
 
@@ -59,18 +60,20 @@ def show(project: Path | None, *, run_id: str | None, out: Output) -> dict[str, 
     """
     opened = open_project(project)
     run = newest_or(opened.runs_dir, run_id)
-    curve = losses(run)
+    known = curves(run)
     document = {
         "format": FORMAT,
         **_facts(run, holder_of(opened.root)),
-        "losses": _points(curve),
+        "losses": _points(known.loss),
+        "learning_rates": _points(known.learning_rate),
+        "gradient_norms": _points(known.gradient_norm),
         "checkpoints": {str(step): str(path.parent) for step, path in run.checkpoints().items()},
         "validation_images": {str(step): [str(path) for path in paths] for step, paths in _images(run).items()},
         "log": str(run.log_file),
     }
     out.emit(document)
     if not out.as_json:
-        _print_run(run, document, curve, out)
+        _print_run(run, document, known, out)
     return document
 
 
@@ -133,7 +136,7 @@ def _print_table(found: list[dict[str, Any]], out: Output) -> None:
     out.table(table)
 
 
-def _print_run(run: records.Run, document: Mapping[str, Any], curve: Mapping[int, float], out: Output) -> None:
+def _print_run(run: records.Run, document: Mapping[str, Any], known: Curves, out: Output) -> None:
     kind = "rehearsal, " if document["rehearsal"] else ""
     out.result(f"Run {document['id']}: {document['status']} ({kind}SimpleTuner {document['release']})")
     if document["status"] == "died":
@@ -144,9 +147,14 @@ def _print_run(run: records.Run, document: Mapping[str, Any], curve: Mapping[int
     if document["status"] != "running":
         snapshot = replace(snapshot, seconds_left=None, gpu_bytes=())
     out.result(f"  {snapshot.describe()}")
-    plot = plot_losses(curve)
+    plot = plot_losses(known.loss)
     if plot:
         out.result(f"\n{plot}\n")
+    norms = {step: norm for step, norm in known.gradient_norm.items() if math.isfinite(norm)}
+    if norms:
+        highest = max(norms, key=norms.__getitem__)
+        middle = median(norms.values())
+        out.result(f"Gradient norm: median {middle:.3g}, highest {norms[highest]:.3g} (step {highest:,})")
     if document["checkpoints"]:
         out.result(f"Checkpoints: {', '.join(f'{int(step):,}' for step in document['checkpoints'])}")
     images = _images(run)

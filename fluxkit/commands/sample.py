@@ -16,7 +16,7 @@ from fluxkit.commands.sample_options import (
 )
 from fluxkit.console import Output
 from fluxkit.extras import require
-from fluxkit.hub import check_base
+from fluxkit.hub import check_base, downloaded
 from fluxkit.project.config import SampleSection
 from fluxkit.sampling.bases import DEV, BaseModel, base_model
 from fluxkit.sampling.gallery import refresh_gallery
@@ -42,6 +42,7 @@ def sample(
     guidance_scale: str | None = None,
     quantize: str | None = None,
     batch_size: str | None = None,
+    first_block_cache: float | None = None,
     folder: Path | None = None,
     grid: str | None = None,
     image_format: str = "png",
@@ -49,6 +50,7 @@ def sample(
     engine: str = "local",
     workers: int | None = None,
     ray_address: str | None = None,
+    image_timeout: float | None = None,
     verify: bool = False,
     out: Output,
 ) -> list[Path]:
@@ -68,7 +70,8 @@ def sample(
     chosen = choose(opened, run_id=run_id, checkpoint=checkpoint, adapters=adapter or (), base=base, out=out)
     width, height = image_size(size) if size else (settings.width, settings.height)
     chosen_batch = images_at_once(batch_size) if batch_size else settings.batch_size
-    check_base(chosen.base, chosen.revision)
+    if downloaded(chosen.base, chosen.revision) is None:
+        check_base(chosen.base, chosen.revision)
     steps, guidance = _steps_and_guidance(
         base_model(chosen.base, chosen.revision), settings, num_inference_steps, guidance_scale, out
     )
@@ -94,13 +97,16 @@ def sample(
         base=chosen.base,
         revision=chosen.revision,
         adapters=chosen.adapters,
-        quantize=_quantization(quantize or settings.quantize, jobs),
+        quantize=_quantization(quantize or settings.quantize, jobs, cached=first_block_cache is not None),
         jobs=jobs,
         batch_size=chosen_batch,
         out=target,
         image_format=image_format,  # type: ignore[arg-type]
         metadata=metadata,
+        first_block_cache=first_block_cache,
     )
+    if (quantize or settings.quantize) == "auto":
+        out.say(f"The base model's weights: {plan.quantize}, which `auto` means here")
     source = f"run {chosen.run}, " if chosen.run else ""
     out.say(
         f"{len(jobs)} images from {source}{', '.join(name or 'the base alone' for name in chosen.names)} in {target}"
@@ -109,7 +115,7 @@ def sample(
         report = make_images(
             plan,
             on_progress=lambda done, total: bar.update(f"{done}/{total} images", done, total),
-            engine=choose_engine(engine, workers=workers, address=ray_address),
+            engine=choose_engine(engine, workers=workers, address=ray_address, image_timeout=image_timeout),
             verify=verify,
         )
     out.say(f"{report.made} made, {report.skipped} were there already; {report.modules} modules adapted")
@@ -136,11 +142,11 @@ def sample(
     return [report.gallery]
 
 
-def _quantization(name: str, jobs: "Sequence[Job]") -> "Quantization":
+def _quantization(name: str, jobs: "Sequence[Job]", *, cached: bool) -> "Quantization":
     from fluxkit.sampling.plan import compares
     from fluxkit.sampling.quantizers import fastest
 
-    return fastest(compared=compares(jobs)) if name == "auto" else name  # type: ignore[return-value]
+    return fastest(compared=compares(jobs), cached=cached) if name == "auto" else name  # type: ignore[return-value]
 
 
 def _steps_and_guidance(

@@ -17,6 +17,7 @@ from fluxkit.trainer.listener import Listener
 from fluxkit.trainer.metrics import Journal
 from fluxkit.trainer.occupancy import Occupancy
 from fluxkit.trainer.outputs import StoppedShort, check_result
+from fluxkit.trainer.tensorboard import EventFolder
 from fluxkit.trainer.watch import Watch
 
 
@@ -99,7 +100,7 @@ class _Supervisor:
         self._asked_at: int | None = None
         self._trouble = ""
         self.cannot_ask = False
-        self.watch = Watch(run, self._journal, gpu=self._meter.read)
+        self.watch = Watch(run, self._journal, gpu=self._meter.read, events=EventFolder.from_now(run))
 
     @property
     def last_step(self) -> int | None:

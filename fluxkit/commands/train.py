@@ -7,7 +7,7 @@ from typing import Any
 
 from fluxkit.commands.assemble import Assembled, assemble, open_project, schema_of, whole_environment
 from fluxkit.commands.launching import plan_run, watched
-from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, say_changed, take_part
+from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, take_part
 from fluxkit.commands.plan_report import print_plan
 from fluxkit.commands.preflight import check_fit
 from fluxkit.commands.recache import refresh_caches
@@ -21,8 +21,9 @@ from fluxkit.errors import UserError
 from fluxkit.extras import require
 from fluxkit.hub import check_base, transformer_config
 from fluxkit.project.load import Project
+from fluxkit.rendering.rehearsal import rehearsal_changes
 from fluxkit.rendering.render import expected_modules, write_rendered
-from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
+from fluxkit.rendering.settings import Rehearsal
 from fluxkit.trainer import launch, runs
 from fluxkit.trainer.listener import Listener, listening
 from fluxkit.trainer.occupancy import Occupancy, occupy
@@ -117,9 +118,8 @@ def _train(
     for note in assembled.rendered.notes:
         out.warn(note)
     environment = whole_environment(opened)
-    if existing:
-        say_changed(existing, topology, out)
-    resume = check_resume(existing, assembled, schema_of(opened), out) if existing else None
+    launched = _launched(assembled, topology)
+    resume = check_resume(existing, assembled, schema_of(opened), launched, out) if existing else None
     if occupancy is None:
         plan = plan_run(opened, assembled, folder, environment, local, topology)
         print_plan(plan, assembled, folder, existing, out)
@@ -127,9 +127,7 @@ def _train(
     run = existing or _start(opened, assembled, base)
     if resume:
         run = begin_resume(run, resume, assembled, out)
-    run = run.update(
-        gpus=topology.gpus, machines=topology.machines, batch_size=_batch_size(assembled) * topology.processes
-    )
+    run = run.update(**launched)
     occupancy.name(run.record.id)
     assembled = watched(_assemble(opened, run.folder, option, rehearsal), run, listener)
     write_rendered(assembled.rendered, run.config_dir)
@@ -215,9 +213,16 @@ def _start(project: Project, assembled: Assembled, base: str) -> runs.Run:
     )
 
 
-def _batch_size(assembled: Assembled) -> int:
+def _launched(assembled: Assembled, topology: Topology) -> dict[str, Any]:
+    """What the run's record keeps of a launch."""
     config: Any = assembled.rendered.documents["config.json"]
-    return int(config.get("--train_batch_size", 1)) * int(config.get("--gradient_accumulation_steps", 1))
+    images = int(config.get("--train_batch_size", 1)) * int(config.get("--gradient_accumulation_steps", 1))
+    return {
+        "gpus": topology.gpus,
+        "machines": topology.machines,
+        "batch_size": images * topology.processes,
+        "env": launch.masked(assembled.rendered.env),
+    }
 
 
 def _expected_modules(assembled: Assembled, base: str) -> int | None:

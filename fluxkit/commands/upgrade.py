@@ -22,6 +22,8 @@ from fluxkit.project.journal import contents, switch
 from fluxkit.project.load import CONFIG_FILE, LOCK_FILE, Project
 from fluxkit.rendering.render import Rendered, diff_documents
 from fluxkit.trainer import environment as environments
+from fluxkit.trainer.checkpoints import find_resume_point
+from fluxkit.trainer.handover import describe
 from fluxkit.trainer.options import Change, schema_diff, vanished_options
 from fluxkit.trainer.pin import locked, resolve
 from fluxkit.trainer.releases import Release, find_release, releases
@@ -62,6 +64,7 @@ def upgrade(project: Path | None, *, version: str | None, dry_run: bool, skip_re
     if not skip_rehearsal:
         require("sample", "An upgrade (it rehearses the new release on a tiny FLUX)")
     _say_target(old_version, release, out)
+    _say_unfinished(opened, release, out)
     # A lock file that isn't there: what the project has now must not answer for what it would get.
     lock = resolve(pin, opened.cache_dir / STAGING / "none", out.say)
     if release.version == old_version and lock == locked(pin_of(opened), opened.lock_file):
@@ -111,6 +114,19 @@ def _say_target(old: str, release: Release, out: Output) -> None:
     out.say(f"SimpleTuner {old} {direction} {release.version}: {proof(release)}.")
     if release.note:
         out.warn(release.note)
+
+
+def _say_unfinished(opened: Project, release: Release, out: Output) -> None:
+    """Before the minutes that it takes: what becomes of a run that has steps left."""
+    run = unfinished(opened.runs_dir)
+    if run is None or run.record.release == release.version or find_resume_point(run).folder is None:
+        return
+    old, new = run.record.release, release.version
+    out.warn(
+        f"Run {run.record.id} is not finished: {describe(old, new)}. `fluxkit train` will go on with it in {new}. "
+        f"To finish it with {old}, press Ctrl-C now and run `fluxkit train` first; or come back to it later: the old "
+        f"trainer is kept, and `fluxkit upgrade {old}` returns to it."
+    )
 
 
 def _compare(opened: Project, new: Project, present: Rendered, out: Output) -> list[Change]:
@@ -187,9 +203,3 @@ def _switch(opened: Project, staged: Staged, before: dict[str, bytes | None], ou
     backups = {f"{name}.bak": old for name, old in before.items() if old is not None}
     switch(opened.root, {**backups, **files}, before=before)
     out.say(f"The old {' and '.join(name for name in before if before[name] is not None)} are kept as .bak")
-    run = unfinished(opened.runs_dir)
-    if run:
-        out.warn(
-            f"Run {run.record.id} was begun with SimpleTuner {run.record.release}; `fluxkit train` would continue it "
-            "with the new one, `fluxkit train --fresh` starts anew."
-        )

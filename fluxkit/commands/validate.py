@@ -1,5 +1,6 @@
 """`fluxkit validate`: would the trainer take this dataset, is it good to learn from, and what would training see?"""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fluxkit.dataset.report import report_dict, report_text
 from fluxkit.errors import UserError
 from fluxkit.project.config import ProjectConfig
 from fluxkit.project.load import Project
+from fluxkit.rendering.profiles import load_profile
 
 # What a clean copy no longer has.
 _PREPARE_MENDS = {
@@ -93,7 +95,8 @@ def _say_helpers(report: DatasetReport, project: Project, out: Output) -> None:
 
 def dataset_rules(config: ProjectConfig, processes: int = 1) -> DatasetRules:
     """What a project's settings ask of its dataset, with so many GPUs that train together."""
-    options = {name.lstrip("-"): value for name, value in config.train.options.items()}
+    own = {name.lstrip("-"): value for name, value in config.train.options.items()}
+    options = {**_profile_options(config.train.profile), **own}
     accumulation = _count(options.get("gradient_accumulation_steps"))
     cuts = options.get("crop", True) and options.get("crop_aspect", "square") == "square"
     return DatasetRules(
@@ -109,6 +112,13 @@ def dataset_rules(config: ProjectConfig, processes: int = 1) -> DatasetRules:
         centre_crop=bool(cuts) and options.get("crop_style", "center") in ("center", "centre"),
         processes=processes,
     )
+
+
+def _profile_options(name: str) -> Mapping[str, Any]:
+    try:
+        return load_profile(name).options
+    except UserError:  # said when the settings are rendered
+        return {}
 
 
 def _count(value: Any) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fluxkit.dataset.checks.engine import MeasuredFile
 from fluxkit.dataset.checks.measure import FORMATS, Measured
 from fluxkit.dataset.model import DatasetRules, Finding, ImageFacts
+from fluxkit.dataset.scan import without_suffix
 
 # Pillow's names for the bytes behind each suffix; MPO is the JPEG of phones that append a depth map.
 _FORMATS = {".jpg": ("JPEG", "MPO"), ".jpeg": ("JPEG", "MPO"), ".png": ("PNG",), ".webp": ("WEBP",)}
@@ -79,9 +80,9 @@ def twin_findings(paths: Iterable[Path]) -> Iterator[Finding]:
     """Names that are one and the same on other disks: they differ in case, or in how accents are encoded."""
     seen: dict[str, Path] = {}
     for path in paths:
-        name = unicodedata.normalize("NFC", str(path.with_suffix(""))).casefold()
+        name = unicodedata.normalize("NFC", without_suffix(path)).casefold()
         other = seen.setdefault(name, path)
-        if other.with_suffix("") != path.with_suffix(""):
+        if without_suffix(other) != without_suffix(path):
             message = f'"{other.name}" and "{path.name}" are the same name on Windows and macOS disks.'
             yield Finding("image.name-twin", "warning", path, message, "Rename one, and its caption.", (other,))
 

@@ -35,6 +35,11 @@ class Scan:
     findings: tuple[Finding, ...]
 
 
+def without_suffix(path: Path) -> str:
+    """The path without its last suffix. pathlib's own way refuses names such as `..png` from Python 3.13 on."""
+    return str(path).removesuffix(path.suffix)
+
+
 def scan(folder: Path) -> Scan:
     """List a dataset's files; a link to a folder is not followed, so no loop and no way out of the folder."""
     if not folder.exists():

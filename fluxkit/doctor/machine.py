@@ -7,7 +7,7 @@ from fluxkit.doctor.model import Disk, Facts, Finding, TorchBuild
 from fluxkit.errors import UserError
 from fluxkit.hardware import Gpu, GpuProcess
 from fluxkit.project.config import FLUX_DEV
-from fluxkit.rendering.profiles import Profile, load_profile, profile_names
+from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
 
 QUANTIZE_BYTES = 50e9  # RAM to quantize FLUX.1-dev on the CPU to int8; 38 GiB were measured, without the rest
 MODEL_BYTES = 33.3e9  # FLUX.1-dev in diffusers format
@@ -47,7 +47,7 @@ def _memory_of(gpu: Gpu, profile: Profile | None) -> Iterator[Finding]:
     needed = profile.card_gib if profile else 0.0
     holders = ", ".join(_holder(one) for one in gpu.processes)
     if profile and needed > gpu.memory_gib:
-        fitting = [name for name in profile_names() if load_profile(name).card_gib <= gpu.memory_gib]
+        fitting = [name for name in class_profiles() if load_profile(name).card_gib <= gpu.memory_gib]
         fix = f'Set [train] profile to "{fitting[-1]}".' if fitting else "FLUX needs a card with 12 GB or more."
         yield Finding(
             group,

@@ -7,10 +7,10 @@ from itertools import combinations
 
 from fluxkit.errors import UserError
 from fluxkit.fitting.adapter import CHECKPOINT_BYTES, MEASURED_PARAMETERS
-from fluxkit.fitting.memory import gpu_need
+from fluxkit.fitting.memory import gpu_need, validation_edge
 from fluxkit.fitting.model import Change, DiskNeed, TrainingPlan
 from fluxkit.hardware import Gpu
-from fluxkit.rendering.profiles import Profile, load_profile, profile_names
+from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
 
 MOST = 3
 _GIB = 2**30
@@ -67,7 +67,12 @@ def _single_changes(plan: TrainingPlan) -> list[tuple[str, Callable[[TrainingPla
 
 
 def _with_profile(profile: Profile, plan: TrainingPlan) -> TrainingPlan:
-    return replace(plan, profile=profile)
+    # Its validation images come with it; smaller ones that were asked for stay.
+    edge = None if plan.validation_edge is None else min(plan.validation_edge, validation_edge(profile))
+    # And so do its photos a step, unless other ones were asked for.
+    own = plan.batch_size == plan.profile.measured.batch_size
+    batch = profile.measured.batch_size if own else plan.batch_size
+    return replace(plan, profile=profile, validation_edge=edge, batch_size=batch)
 
 
 def _with_resolutions(resolutions: tuple[int, ...], plan: TrainingPlan) -> TrainingPlan:
@@ -78,7 +83,7 @@ def _with_resolutions(resolutions: tuple[int, ...], plan: TrainingPlan) -> Train
 def _smaller(plan: TrainingPlan) -> list[Profile]:
     """The profiles that were measured to take less, the largest of them first."""
     others = []
-    for name in profile_names():
+    for name in class_profiles():
         try:
             others.append(load_profile(name))
         except UserError:
@@ -91,11 +96,24 @@ def _cost_of_profile(plan: TrainingPlan, other: Profile) -> str:
     edge = max(plan.resolutions)
     mine = plan.profile.measured.seconds_per_step.get(edge)
     theirs = other.measured.seconds_per_step.get(edge)
-    precision = other.options.get("base_model_precision", "no_change")
-    kind = f"The base model is held as {precision}, a little less exact"
+    kind = _how_other(plan, other)
     if mine is None or theirs is None:
         return f"{kind}."
-    return f"{kind}; a step took {theirs:.2f} s instead of {mine:.2f} on an {other.measured.gpu}."
+    now, then = (one.measured for one in (plan.profile, other))
+    if now.date != then.date:  # perhaps another machine, or the same one in another state
+        return f"{kind}; a step took {theirs:.2f} s on an {then.gpu} ({then.date}), as it is {mine:.2f} s ({now.date})."
+    return f"{kind}; a step took {theirs:.2f} s instead of {mine:.2f} on an {then.gpu}."
+
+
+def _how_other(plan: TrainingPlan, other: Profile) -> str:
+    """What else changes with the profile: how exact the base model is, and how many photos a step sees."""
+    precision, now = (one.options.get("base_model_precision", "no_change") for one in (other, plan.profile))
+    kind = "" if precision == now else f"The base model is held as {precision}, a little less exact"
+    batch = _with_profile(other, plan).batch_size
+    if batch == plan.batch_size:
+        return kind or f"The base model stays {precision}"
+    photos = f"a step sees {batch} photo{'s' if batch > 1 else ''} instead of {plan.batch_size}, so it takes more steps"
+    return f"{kind}; {photos}" if kind else photos[0].upper() + photos[1:]
 
 
 def close_programs(gpu: Gpu, gib: float) -> Change:

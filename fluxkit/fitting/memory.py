@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from fluxkit.fitting.adapter import MEASURED_PARAMETERS, TRAINING_BYTES
 from fluxkit.fitting.model import GpuNeed, PhaseNeed, Surety, TrainingPlan
 from fluxkit.fitting.store import StoredMeasurement
-from fluxkit.rendering.profiles import CONTEXT_GIB, Measured
+from fluxkit.rendering.profiles import CONTEXT_GIB, Measured, Profile
 
 _GIB = 2**30
 _TEXT_TOKENS = 512  # T5's, beside the picture's own
 # T5-XXL in bf16 at work, the same whatever the profile (with 24gb's settings, H200, 2026-11-22).
 TEXT_ENCODING_GIB = 9.6
-MEASURED_EDGE = 1024  # of the validation image and of the VAE's cache, in every measurement
+MEASURED_EDGE = 1024  # of the largest pictures in every measurement
 
 
 def gpu_need(plan: TrainingPlan, stored: StoredMeasurement | None = None) -> GpuNeed:
@@ -57,9 +57,10 @@ def _phases(plan: TrainingPlan) -> list[PhaseNeed]:
         if phase == "validation_image":
             if plan.validation_edge is not None:
                 weights = step_line(measured)[0] if len(step_points(measured)) > 1 else 0.0
-                found.append(_at_edge(phase, gib, weights, plan.validation_edge, more=_adapter_gib(plan)))
-        elif phase == "vae_caching":
-            found.append(_at_edge(phase, gib, 0.0, largest))
+                at = validation_edge(plan.profile)
+                found.append(_at_edge(phase, gib, weights, plan.validation_edge, at, more=_adapter_gib(plan)))
+        elif phase == "vae_caching" and not _is_t5(gib, measured):
+            found.append(_at_edge(phase, gib, 0.0, largest, MEASURED_EDGE))
         else:
             found.append(PhaseNeed(phase, gib, gib))
     if "text_encoding" not in measured.allocated_gib:
@@ -68,11 +69,23 @@ def _phases(plan: TrainingPlan) -> list[PhaseNeed]:
     return [*found, step] if step else found
 
 
-def _at_edge(phase: str, gib: float, weights: float, edge: int, *, more: float = 0.0) -> PhaseNeed:
+def _is_t5(gib: float, measured: Measured) -> bool:
+    """Whether a phase's most was T5, still there when it began: the same whatever the pictures' size."""
+    text = measured.allocated_gib.get("text_encoding", 0.0)
+    return 0.95 * text <= gib <= text
+
+
+def validation_edge(profile: Profile) -> int:
+    """Edge of the validation images that a profile was measured with, in pixels."""
+    given = str(profile.options.get("validation_resolution", MEASURED_EDGE))
+    return max(int(number) for number in given.split("x"))
+
+
+def _at_edge(phase: str, gib: float, weights: float, edge: int, at: int, *, more: float = 0.0) -> PhaseNeed:
     """A phase that was measured at one size of picture: what isn't weights goes with the sequence's length."""
-    scaled = weights + (gib - weights) * tokens(edge) / tokens(MEASURED_EDGE)
-    known = gib + min(more, 0.0) if edge >= MEASURED_EDGE else 0.0
-    return PhaseNeed(phase, (gib if edge == MEASURED_EDGE else scaled) + more, known, edge)
+    scaled = weights + (gib - weights) * tokens(edge) / tokens(at)
+    known = gib + min(more, 0.0) if edge >= at else 0.0
+    return PhaseNeed(phase, (gib if edge == at else scaled) + more, known, edge)
 
 
 def _training_step(plan: TrainingPlan, measured: Measured) -> PhaseNeed | None:
@@ -152,8 +165,9 @@ def _estimated(plan: TrainingPlan, phases: tuple[PhaseNeed, ...]) -> list[str]:
             f"The adapter has {plan.adapter_parameters / 1e6:.1f} M parameters, the measured one "
             f"{MEASURED_PARAMETERS / 1e6:.1f} M."
         )
-    if plan.validation_edge is not None and plan.validation_edge != MEASURED_EDGE:
-        notes.append(f"Validation images were measured at {MEASURED_EDGE}, not at {plan.validation_edge}.")
+    at = validation_edge(plan.profile)
+    if plan.validation_edge is not None and plan.validation_edge != at:
+        notes.append(f"Validation images were measured at {at}, not at {plan.validation_edge}.")
     absent = [name for name in ("text_encoding", "vae_caching", "load") if name not in {one.phase for one in phases}]
     if absent:
         notes.append(f"Not measured by itself: {', '.join(name.replace('_', ' ') for name in absent)}.")

@@ -146,7 +146,7 @@ class SampleSection(_Section):
         width: in pixels, a multiple of 16.
         height: in pixels, a multiple of 16.
         seeds_per_prompt: images a prompt.
-        quantize: precision of the transformer's weights.
+        quantize: precision of the transformer's weights; `auto` is the fastest that the GPU does well.
         base_seed: the i-th image of a prompt has the seed `base_seed + i`.
         strength: how strongly the adapter is applied; 1.0 is as trained.
         batch_size: images denoised at once; `auto` fits it to the GPU's memory.
@@ -157,7 +157,7 @@ class SampleSection(_Section):
     width: Edge = 1024
     height: Edge = 1024
     seeds_per_prompt: int = Field(default=30, ge=1, le=100_000)
-    quantize: Literal["auto", "int8", "int8-dynamic", "fp8", "nf4", "none"] = "int8"
+    quantize: Literal["auto", "int8", "int8-dynamic", "fp8", "nf4", "none"] = "auto"
     base_seed: Seed = 42
     strength: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False)
     batch_size: Literal["auto"] | Count = "auto"

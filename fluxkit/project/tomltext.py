@@ -29,7 +29,7 @@ _COMMENTS = {
     "dataset.captions": '"textfile": photo.txt says what photo.jpg shows; "trigger": there are no such texts',
     "model.base": "the model that learns: its name on Hugging Face, or a folder",
     "train.profile": 'the memory of your graphics card: "12gb" or "24gb"',
-    "train.steps": "how long to train; 10000 steps give a good likeness and take about 10 hours",
+    "train.steps": "how long to train; 10000 steps of one photo give a good likeness and take about 10 hours",
     "train.checkpoint_every": "keep the result so far, to compare or to go on from",
     "train.validate_every": "make test pictures, to watch it learn",
     "train.seed": "the same seed starts from the same random numbers",
@@ -37,7 +37,7 @@ _COMMENTS = {
     "sample.num_inference_steps": "more is slower and a little finer",
     "sample.guidance_scale": "higher follows the prompt more closely; around 3 looks natural",
     "sample.seeds_per_prompt": "how many different pictures of each prompt",
-    "sample.quantize": '"int8" needs half the memory of "none"',
+    "sample.quantize": '"auto": the fastest that your graphics card does well; "int8": what training used',
 }
 _CONFIG_HEAD = "# Everything fluxkit knows about this project. Change what you like, then run `fluxkit validate`.\n"
 _PROMPTS_HEAD = """\

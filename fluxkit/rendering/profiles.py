@@ -13,8 +13,7 @@ from fluxkit.errors import UserError
 from fluxkit.resources import resource
 from fluxkit.textmatch import did_you_mean
 
-# Classes that the design names and nobody has measured: a guess here is an out-of-memory after an hour.
-NOT_MEASURED = ("16gb", "48gb")
+CLASSES = ("12gb", "16gb", "24gb", "48gb")  # those that the design names
 CONTEXT_GIB = 0.75  # a CUDA context, beyond what PyTorch reserves (H200, 2026-11-22)
 SETTINGS = ("options", "lycoris", "env", "dataset")
 _REQUIRED = (
@@ -63,7 +62,7 @@ class ProfileSettings:
     """What a profile sets; without a measurement it is a candidate for one.
 
     Args:
-        name: the class, e.g. `24gb`.
+        name: the class, e.g. `24gb`, or `24gb-fast`: another profile for cards of that class.
         options: SimpleTuner options, without `--`.
         lycoris: LyCORIS settings.
         env: environment of the trainer's process.
@@ -96,9 +95,28 @@ class Profile(ProfileSettings):
 
 
 def profile_names() -> tuple[str, ...]:
-    """The measured classes, smallest card first."""
-    names = (path.stem for path in resource("profiles").glob("*.toml"))
-    return tuple(sorted(names, key=lambda name: (len(name), name)))
+    """The measured profiles, smallest card first; a class's own one comes before its others (`24gb-fast`)."""
+    return tuple(sorted((path.stem for path in resource("profiles").glob("*.toml")), key=_order))
+
+
+def class_profiles() -> tuple[str, ...]:
+    """One for each measured class, smallest card first: what is chosen where nobody names one."""
+    return tuple(name for name in profile_names() if name == vram_class(name))
+
+
+def not_measured() -> tuple[str, ...]:
+    """Classes that nobody has measured: a guess here is an out-of-memory after an hour."""
+    return tuple(name for name in CLASSES if name not in profile_names())
+
+
+def vram_class(name: str) -> str:
+    """The class of a profile: `24gb` of `24gb-fast`."""
+    return name.partition("-")[0]
+
+
+def _order(name: str) -> tuple[int, str]:
+    digits = vram_class(name).removesuffix("gb")
+    return int(digits) if digits.isdigit() else 0, name
 
 
 def load_profile(name: str) -> Profile:
@@ -110,7 +128,7 @@ def load_profile(name: str) -> Profile:
     known = profile_names()
     if name not in known:
         choices = ", ".join(known)
-        if name in NOT_MEASURED:
+        if name in not_measured():
             raise UserError(
                 f'The profile "{name}" has not been measured yet.', fix=f"Take the next smaller one of: {choices}."
             )

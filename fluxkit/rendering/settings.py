@@ -1,7 +1,7 @@
 """What a run is set to, and where each setting came from: defaults < profile < project < command line < rehearsal."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,24 +169,6 @@ def plain_options(options: Mapping[str, Any], where: str) -> dict[str, Any]:
     if problems:
         raise UserError(f"{where}: " + " ".join(problems), fix="Set it there, and take the option out.")
     return plain
-
-
-def rehearsal_changes(request: RenderRequest) -> list[tuple[str, Any, Any]]:
-    """What the request's rehearsal replaces: setting, real value, rehearsed value; None where a side has none.
-
-    Raises:
-        UserError: as `render.render`.
-    """
-    from fluxkit.rendering.render import render  # the renderer is built on this module
-
-    real = render(replace(request, rehearsal=None)).settings
-    mine = render(request).settings
-    absent = Setting(None, "")
-    return [
-        (name, before, after)
-        for name in dict.fromkeys((*real, *mine))
-        if (before := real.get(name, absent).value) != (after := mine.get(name, absent).value)
-    ]
 
 
 @dataclass

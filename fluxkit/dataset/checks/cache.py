@@ -119,11 +119,9 @@ def _opened(file: Path) -> sqlite3.Connection | None:
     for attempt in (1, 2):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(file, timeout=5, check_same_thread=False)
-            # A lost cache costs a minute, a slow one costs it at every run.
-            database.execute("PRAGMA synchronous = OFF")
-            database.executescript(_SCHEMA)
-            return database
+            return _prepared(sqlite3.connect(file, timeout=5, check_same_thread=False))
+        except sqlite3.OperationalError:
+            return None  # another process writes for long, the disk is full: what is remembered stays
         except sqlite3.DatabaseError:
             if attempt == 1:
                 with suppress(OSError):
@@ -131,6 +129,17 @@ def _opened(file: Path) -> sqlite3.Connection | None:
         except OSError:
             return None
     return None
+
+
+def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        # A lost cache costs a minute, a slow one costs it at every run.
+        database.execute("PRAGMA synchronous = OFF")
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def _text(state: FileState) -> str:

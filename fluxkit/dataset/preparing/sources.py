@@ -12,7 +12,7 @@ from fluxkit.dataset.model import Finding
 from fluxkit.dataset.preparing.manifest import Stamp, stamp
 from fluxkit.dataset.preparing.names import shown
 from fluxkit.dataset.preparing.pixels import NotAPicture, decode, read_picture, reads_heic, to_srgb, turned
-from fluxkit.dataset.scan import scan
+from fluxkit.dataset.scan import scan, without_suffix
 
 # Pictures that the trainer may not read, and Pillow may; films, sound and raw files are none.
 _CONVERTIBLE = (".heic", ".heif", ".avif", ".jxl", ".jfif", ".jp2", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".tga")
@@ -58,8 +58,8 @@ def list_sources(folder: Path) -> Sources:
     media = [finding.path for finding in scanned.findings if finding.code == "image.format"]
     pictures = sorted((*scanned.images, *(path for path in media if path.suffix.lower() in _CONVERTIBLE)))
     # `photo.TXT` counts as well; where there are both, the trainer's own `photo.txt`.
-    by_stem = {caption.with_suffix(""): caption for caption in sorted(scanned.captions)}
-    found = {path: by_stem[path.with_suffix("")] for path in pictures if path.with_suffix("") in by_stem}
+    by_stem = {without_suffix(caption): caption for caption in sorted(scanned.captions)}
+    found = {path: by_stem[without_suffix(path)] for path in pictures if without_suffix(path) in by_stem}
     return Sources(
         pictures={source_name(path, folder): path for path in pictures},
         captions={source_name(path, folder): caption for path, caption in found.items() if caption.is_file()},
