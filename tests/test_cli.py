@@ -82,6 +82,6 @@ def test_a_bug_leaves_a_log_to_paste_and_no_traceback(
         cli.main()
     assert caught.value.code == 70
     message = capsys.readouterr().err
-    log = Path(message.strip().rsplit(" ", 1)[1])
+    log = Path(message.split("A log to paste: ")[1].strip())
     assert "ZeroDivisionError: oops" in log.read_text()
     assert "Traceback" not in message

@@ -1,31 +1,19 @@
 """The whole chain as a user starts it: the real SimpleTuner, installed from its lock, in the user's own cache."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-# Read before the fixtures give every test a home of its own: 6 GB of environment are made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
+from tests.real import fluxkit
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     root = tmp_path_factory.mktemp("demo")
-    done = subprocess.run(
-        [sys.executable, "-m", "fluxkit", "demo", "--keep", root],
-        env={**REAL_ENVIRONMENT, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return root, done.stdout.strip().splitlines()
+    return root, fluxkit("demo", "--keep", root).strip().splitlines()
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -6,7 +8,8 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from fluxkit.errors import UserError
-from fluxkit.hub import check_base, transformer_config
+from fluxkit.hub import check_base, downloaded, snapshot, transformer_config
+from fluxkit.sampling.tiny_flux import make_tiny_flux
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
@@ -65,3 +68,50 @@ def test_the_transformer_config_of_a_local_base(tmp_path: Path) -> None:
     (tmp_path / "transformer").mkdir()
     (tmp_path / "transformer" / "config.json").write_text('{"num_layers": 19}')
     assert transformer_config(str(tmp_path)) == {"num_layers": 19}
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The snapshot of a model in the Hub's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--flux"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    return make_tiny_flux(repository / "snapshots" / ("0" * 40))
+
+
+def test_a_model_that_is_here_whole_is_not_asked_for_at_the_hub(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the Hub"))
+    assert downloaded("someone/flux") == cached
+    assert snapshot("someone/flux", None, ["transformer/*"]) == cached
+    assert downloaded("someone/flux", "another-revision") is None
+    assert downloaded("someone/else") is None
+
+
+PARTS = (
+    "vae/diffusion_pytorch_model.safetensors", "text_encoder_2/model.safetensors",
+    "tokenizer", "scheduler", "transformer",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("gone", PARTS)
+def test_a_download_that_was_cut_short_is_not_whole(cached: Path, gone: str) -> None:
+    path = cached / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert downloaded("someone/flux") is None
+
+
+def test_every_part_of_a_split_file_has_to_be_there(cached: Path) -> None:
+    folder = cached / "transformer"
+    (weights,) = folder.glob("*.safetensors")
+    weights.rename(folder / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert downloaded("someone/flux") is None
+    # A link to a blob that is gone is no file.
+    (folder / names["b"]).symlink_to(cached / "blobs" / "gone")
+    assert downloaded("someone/flux") is None
+    (folder / names["b"]).unlink()
+    (folder / names["b"]).write_bytes(b"")
+    assert downloaded("someone/flux") == cached

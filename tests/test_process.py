@@ -1,14 +1,16 @@
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fluxkit import process
+from fluxkit import ending, process
 from fluxkit.errors import InterruptedByUser
 
 
@@ -80,8 +82,8 @@ def test_interrupt_asks_the_program_itself_and_keeps_its_last_words(tmp_path: Pa
 
 
 def test_deaf_program_and_its_children_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "INTERRUPT_SECONDS", 0.3)
-    monkeypatch.setattr(process, "TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr(ending, "INTERRUPT_SECONDS", 0.3)
+    monkeypatch.setattr(ending, "TERMINATE_SECONDS", 0.3)
     code = (
         "import os,signal,subprocess,sys,time\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -97,7 +99,7 @@ def test_deaf_program_and_its_children_are_killed(tmp_path: Path, monkeypatch: p
 
 def test_what_is_in_another_session_is_not_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SimpleTuner's launcher and torch's start their children so; this one is too deaf to end them itself."""
-    monkeypatch.setattr(process, "INTERRUPT_SECONDS", 0.2)
+    monkeypatch.setattr(ending, "INTERRUPT_SECONDS", 0.2)
     code = (
         "import signal, subprocess, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
@@ -138,9 +140,30 @@ def test_a_shells_child_is_asked_too_and_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text().endswith("saved\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_start_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    start, started = subprocess.Popen.__init__, []
+
+    def interrupted(self: Any, *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        started.append(self.pid)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as while a training is supervised
+    try:
+        with pytest.raises(InterruptedByUser):
+            run_stream("import time; time.sleep(60)", tmp_path, lambda _: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert gone(started[0])
+
+
 def test_real_ctrl_c_while_waiting(tmp_path: Path) -> None:
-    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
+    # Armed once the program runs: a key pressed before would end the tests.
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(InterruptedByUser):
-        run_stream("import time; time.sleep(30)", tmp_path, lambda _: None)
+        run_stream("import time; print('up'); time.sleep(60)", tmp_path, lambda _: timer.start())
     timer.join()

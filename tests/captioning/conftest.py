@@ -14,6 +14,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<image>")
+TEXT_IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 
 
 def pieces() -> list[str]:
@@ -28,6 +29,38 @@ def only_words(model: Any, vocabulary: int = 0) -> None:
     wanted = {*"abcdefghijklmnopqrstuvwxyz", "Ġ", "</s>"}
     unwanted = [number for number, piece in enumerate(pieces()) if piece not in wanted]
     model.generation_config.suppress_tokens = [*unwanted, *range(len(pieces()), vocabulary)]
+
+
+def byte_tokenizer(*more: str, **special: Any) -> Any:
+    """A fast tokenizer with a token a byte and `more`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {piece: number for number, piece in enumerate([*pieces(), *more])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", **special
+    )
+
+
+def transformer(**more: int) -> dict[str, int]:
+    """The sizes that the vision and the text half have in common."""
+    return {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, **more}
+
+
+def random_model(model_type: Any, config: Any, *, seed: int, scale: float, vocabulary: int = 0) -> Any:
+    """A model with its weights times `scale`: differences between pictures then survive to the words."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_type(config).eval()
+        for parameter in model.parameters():
+            parameter.data *= scale
+    only_words(model, vocabulary)
+    return model
 
 
 def image_processor(size: int, **options: Any) -> Any:
@@ -51,7 +84,6 @@ def save(folder: Path, model: Any, processor: Any) -> Path:
 @pytest.fixture(scope="session")
 def tiny_florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Florence-2 of 100,000 weights: four vision stages, a BART with a layer each way."""
-    import torch
     from transformers import BartTokenizer, Florence2Config, Florence2ForConditionalGeneration, Florence2Processor
 
     tokenizer = BartTokenizer(
@@ -84,20 +116,13 @@ def tiny_florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "decoder_ffn_dim": 64,
             "max_position_embeddings": 256,
             "init_std": 0.5,
-            "bos_token_id": 0,
-            "pad_token_id": 1,
-            "eos_token_id": 2,
+            **TEXT_IDS,
             "decoder_start_token_id": 2,
             "forced_eos_token_id": 2,
         },
         image_token_id=tokenizer.image_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Florence2ForConditionalGeneration(config).eval()
-        for parameter in model.parameters():  # differences between pictures that survive to the words
-            parameter.data *= 2.0
-    only_words(model)
+    model = random_model(Florence2ForConditionalGeneration, config, seed=0, scale=2.0)
     processor = Florence2Processor(image_processor=images, tokenizer=tokenizer, num_additional_image_tokens=0)
     return save(tmp_path_factory.mktemp("models") / "florence", model, processor)
 
@@ -105,27 +130,15 @@ def tiny_florence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LLaVA of 50,000 weights: an image-text-to-text model with a chat template."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
         LlavaProcessor,
-        PreTrainedTokenizerFast,
     )
 
-    raw = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces())}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    tokenizer = byte_tokenizer(extra_special_tokens={"image_token": "<image>"})
     processor = LlavaProcessor(
         image_processor=image_processor(32),
         tokenizer=tokenizer,
@@ -135,98 +148,42 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chat_template=CHAT_TEMPLATE,
     )
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=8,
-            projection_dim=32,
-        ),
+        vision_config=CLIPVisionConfig(**transformer(image_size=32, patch_size=8, projection_dim=32)),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-            bos_token_id=0,
-            pad_token_id=1,
-            eos_token_id=2,
+            **transformer(vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=2048, **TEXT_IDS)
         ),
         image_token_index=tokenizer.image_token_id,
         vision_feature_select_strategy="default",
         vision_feature_layer=-1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = LlavaForConditionalGeneration(config).eval()
-        for parameter in model.parameters():
-            parameter.data *= 3.0
-    only_words(model)
+    model = random_model(LlavaForConditionalGeneration, config, seed=1, scale=3.0)
     return save(tmp_path_factory.mktemp("models") / "llava", model, processor)
 
 
 @pytest.fixture(scope="session")
 def tiny_idefics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Idefics 3: it cuts a picture into pieces by its shape, so prompts of a batch differ in length."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (
         Idefics3Config,
         Idefics3ForConditionalGeneration,
         Idefics3ImageProcessorPil,
         Idefics3Processor,
-        PreTrainedTokenizerFast,
     )
 
     marks = ["<fake_token_around_image>", "<end_of_utterance>", "<global-img>"]
     marks += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    vocab = {piece: number for number, piece in enumerate([*pieces(), *marks])}
-    raw = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        additional_special_tokens=[*marks, "<image>"],
-    )
+    tokenizer = byte_tokenizer(*marks, unk_token="<unk>", additional_special_tokens=[*marks, "<image>"])
     images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
     processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATE)
     config = Idefics3Config(
-        image_token_id=vocab["<image>"],
+        image_token_id=pieces().index("<image>"),
         scale_factor=2,
         pad_token_id=1,
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-        },
+        vision_config=transformer(num_hidden_layers=1, image_size=32, patch_size=8),
         text_config={
             "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "bos_token_id": 0,
-            "pad_token_id": 1,
-            "eos_token_id": 2,
+            **transformer(vocab_size=len(tokenizer), num_key_value_heads=2, **TEXT_IDS),
         },
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        model = Idefics3ForConditionalGeneration(config).eval()
-        for parameter in model.parameters():
-            parameter.data *= 3.0
-    only_words(model, len(vocab))
+    model = random_model(Idefics3ForConditionalGeneration, config, seed=2, scale=3.0, vocabulary=len(tokenizer))
     return save(tmp_path_factory.mktemp("models") / "idefics", model, processor)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_review_opens_each_caption_in_the_user_s_editor(
         "path.write_text(text.replace('with brown hair ', ''))\n"
         "os.utime(path, (1, 1))\n"
     )
-    monkeypatch.setenv("VISUAL", f"{sys.executable} {editor}")
+    monkeypatch.setenv("VISUAL", shlex.join([sys.executable, str(editor)]))
     for number in (1, 2, 3):
         (root / "dataset" / f"demo-0{number}.txt").write_text(f"behitek a man with brown hair in room {number}\n")
     run(root, None, review_all=True)

@@ -14,6 +14,7 @@ import pytest
 
 from fluxkit.commands.assemble import open_project, pin_of
 from fluxkit.trainer.cached import MARKER, environment_for
+from fluxkit.trainer.metrics import read_status
 from fluxkit.trainer.occupancy import Holder, holder_of
 from fluxkit.trainer.pin import locked
 from fluxkit.trainer.runs import Run, list_runs
@@ -67,16 +68,18 @@ def fluxkit(project: Path, *arguments: str, session: bool = False) -> "subproces
 
 
 def said(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == code, output
     return output
 
 
 def detached(project: Path) -> tuple[str, Holder]:
+    """A run of three steps so far, of which the status tells: what the trainer did is known to the others later."""
     output = said(fluxkit(project, "train", "--detach"))
-    wait_until(lambda: list(project.glob("runs/*/up")), "the trainer is up")
+    wait_until(lambda: (status := read_status(only_run(project))) and status.step == 3, "three steps are known")
     holder = holder_of(project)
     assert holder is not None
+    assert holder.trainer
     return output, holder
 
 
@@ -173,3 +176,13 @@ def test_a_second_one_is_refused_and_json_is_one_document(project: Path, install
     assert f"Run {holder.run} is training in this project" in said(fluxkit(project, "train"), 1)
     assert "not 20200101-001" in said(fluxkit(project, "stop", "20200101-001"), 1)
     said(fluxkit(project, "stop", "--now"))
+
+
+def test_a_machine_that_joins_a_run_is_refused_with_the_way_to_do_it(project: Path, installed: Trainer) -> None:
+    installed(FINISH)
+    several = ("--num-machines", "2", "--machine-rank", "1", "--main-address", "127.0.0.1")
+    output = said(fluxkit(project, "train", "--detach", "--gpus", "1", *several), code=1)
+    assert "--detach is for machine 0" in output
+    assert "nohup fluxkit train … --machine-rank 1 … > machine-1.log 2>&1 &" in output.replace("\n", " ")
+    assert list_runs(project / "runs") == []
+    assert list((project / "runs").glob(".detached*")) == []

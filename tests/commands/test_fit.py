@@ -43,6 +43,17 @@ for step in range(3):
     record("training_step", 10 + 2 * step, 12 + 2 * step, 13, edge=1024, batch=1)
 record("validation_image", 20, 21, VALIDATION)
 """
+# And the adapter that the trainer leaves.
+WEIGHTS = """
+import numpy, pathlib
+from safetensors.numpy import save_file
+pathlib.Path(config["--output_dir"]).mkdir(parents=True, exist_ok=True)
+save_file(
+    {"lycoris_m0.lokr_w1": numpy.full((1, 1), VALUE, numpy.float32)},
+    pathlib.Path(config["--output_dir"]) / "pytorch_lora_weights.safetensors",
+)
+"""
+FINISHED = 'record("finish", 21, 22, 13)\n'
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +208,7 @@ def test_a_measured_run_is_kept_and_believed(project: Path, card: Card, trainer:
     card(24)
     trainer(
         STEPS.replace("VALIDATION", "14")
+        + WEIGHTS.replace("VALUE", "1")
         + "assert config['--max_train_steps'] == 3\n"
         + "assert [b['resolution'] for b in backends if b.get('resolution')] == [1024]\n"
     )
@@ -238,3 +250,48 @@ def test_a_run_that_takes_too_long_is_ended(project: Path, card: Card, trainer: 
     opened = shared.open_project(project)
     run = measuring.measure_project(opened, project / "cache" / "fit", steps=3, seconds=1.0, out=Output())
     assert (run.ok, run.reason) == (False, "it took longer than 1 s")
+
+
+def measured(project: Path, turn: Path | None = None) -> measuring.MeasuredRun:
+    opened, out = shared.open_project(project), Output()
+    return measuring.measure_project(opened, project / "cache" / "fit", steps=3, seconds=600, turn=turn, out=out)
+
+
+def test_a_run_counts_once_its_weights_are_written_however_long_the_trainer_takes_to_end(
+    project: Path, card: Card, trainer: Trainer
+) -> None:
+    card(24)
+    stop = "open(os.environ['FLUXKIT_MEASURE_TURN'] + '.stop', 'w')\nimport time; time.sleep(600)"
+    trainer(STEPS.replace("VALIDATION", "14") + WEIGHTS.replace("VALUE", "1") + FINISHED + stop)
+    run = measured(project, project / "turn")
+    assert (run.ok, run.reason) == (True, "measured whole; its end was cut short: the time for all was over")
+    assert run.measurement.phases["validation_image"].allocated == 14
+
+
+@pytest.mark.parametrize(("more", "reason"), [
+    (FINISHED, "can't be read"),
+    (WEIGHTS.replace("VALUE", "0") + FINISHED, "nothing was learned"),
+    (WEIGHTS.replace("VALUE", "numpy.nan") + FINISHED, "not numbers"),
+    (WEIGHTS.replace("VALUE", "1") + "raise SystemExit(7)", "exit code 7"),
+])  # fmt: skip
+def test_a_run_without_its_proof_is_no_measurement(
+    project: Path, card: Card, trainer: Trainer, more: str, reason: str
+) -> None:
+    card(24)
+    trainer(STEPS.replace("VALIDATION", "14") + more)
+    run = measured(project)
+    assert not run.ok
+    assert reason in run.reason
+
+
+def test_an_image_that_ran_out_of_memory_counts_although_the_trainer_goes_on(
+    project: Path, card: Card, trainer: Trainer
+) -> None:
+    """SimpleTuner logs what goes wrong with a validation image, and ends with exit code 0."""
+    card(24)
+    said = "print('Validation run failed at step 3: CUDA out of memory. Tried to allocate 2 GiB')\n"
+    trainer(STEPS.replace("VALIDATION", "14") + said + WEIGHTS.replace("VALUE", "1") + FINISHED)
+    with pytest.raises(UserError, match="does not fit"):
+        fit(project, measure=True)
+    with pytest.raises(UserError, match=r"ran out of memory on this card \(validation image\)"):
+        train(project)

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import importlib.util
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import psutil
 import pytest
@@ -21,19 +19,7 @@ import pytest
 from fluxkit.trainer.environment import MARKER, environment_for
 from fluxkit.trainer.lock import Lock
 from tests.projects import start_project
-
-
-def _load() -> ModuleType:
-    path = Path(__file__).parents[1] / "trainer" / "test_environment.py"
-    spec = importlib.util.spec_from_file_location("environment_helpers", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load()
+from tests.trainer import test_environment as helpers
 
 # The installed command, with a lock of a few lines instead of SimpleTuner's, and a fault at the point named.
 CHILD = """
@@ -211,7 +197,7 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         used.write_text(served.requirements.split("--hash")[0] + f"--hash=sha256:{digest}\n")
     child = start(project, used, fault, env=env)
-    said = "".join(child.communicate(timeout=120))
+    said = "".join(child.communicate(timeout=600))
     code, message = FAULTS[fault]
     assert child.returncode == code, said
     assert message in said
@@ -221,7 +207,7 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
     assert snapshot(project) == before
 
     again = start(project, requirements)
-    out, err = again.communicate(timeout=120)
+    out, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     assert _uvs_of(environment_for(lock).root) == []
     assert (environment_for(lock).root / MARKER).is_file()
@@ -234,7 +220,7 @@ def test_after_a_fault_nothing_is_ready_the_project_is_as_it_was_and_the_next_tr
 @pytest.mark.slow
 def test_two_at_once_build_once(tmp_path: Path, project: Path, lock: Lock) -> None:
     both = [start(project, tmp_path / "requirements.txt") for _ in range(2)]
-    said = [child.communicate(timeout=120)[0] for child in both]
+    said = [child.communicate(timeout=600)[0] for child in both]
     assert [child.returncode for child in both] == [0, 0]
     assert sum("Making an environment" in text for text in said) == 1
     assert (environment_for(lock).root / MARKER).is_file()
@@ -243,7 +229,7 @@ def test_two_at_once_build_once(tmp_path: Path, project: Path, lock: Lock) -> No
 def test_json_is_one_document_and_says_whether_it_was_built(tmp_path: Path, project: Path, lock: Lock) -> None:
     built = []
     for _ in range(2):
-        out, err = start(project, tmp_path / "requirements.txt", "", "--json").communicate(timeout=120)
+        out, err = start(project, tmp_path / "requirements.txt", "", "--json").communicate(timeout=600)
         document = json.loads(out)
         built.append(document["built"])
         assert document["environment"] == str(environment_for(lock).root)

@@ -1,18 +1,27 @@
 """`fluxkit train` on several GPUs and machines, around a stand-in for the trainer."""
 
 import json
+import os
+import signal
 import socket
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
 from fluxkit.commands import machines
 from fluxkit.console import Output
-from fluxkit.errors import TrainerError, UserError
+from fluxkit.errors import InterruptedByUser, TrainerError, UserError
 from fluxkit.hardware import Gpu
+from fluxkit.trainer.launch import RunPlan
 from fluxkit.trainer.runs import list_runs
 from tests.commands.test_train import FINISH, SAVE, Trainer, run_train
+from tests.interrupting import interrupting
+from tests.trainer.checkpointed import write_checkpoint
 
 
 @pytest.fixture
@@ -48,18 +57,45 @@ def test_the_same_command_goes_on_with_the_gpus_that_the_run_had(
     run = run_train(two_gpus)
     assert run is not None
     assert run.record.gpus == 2
-    assert "so far" not in capsys.readouterr().err
+    assert "→" not in capsys.readouterr().out
 
 
 def test_another_number_of_gpus_is_said_before_it_matters(
     two_gpus: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer(SAVE + "save(5)")
+    trainer("raise SystemExit(1)")
     with pytest.raises(TrainerError):
         run_train(two_gpus, gpus=2)
+    write_checkpoint(list_runs(two_gpus / "runs")[0].output_dir, 5)
     trainer("raise SystemExit('must not start')")
     run_train(two_gpus, gpus=1, dry_run=True)
-    assert "trained with 2 processes so far, and goes on with 1" in capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "processes: 2 → 1 (the photos' order is drawn anew" in said
+    assert "images a step: 2 → 1" in said
+
+
+def test_without_a_checkpoint_another_number_of_gpus_changes_nothing(
+    two_gpus: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer("raise SystemExit(1)")
+    with pytest.raises(TrainerError):
+        run_train(two_gpus, gpus=2)
+    trainer(FINISH)
+    run = run_train(two_gpus, gpus=1)
+    assert run is not None
+    assert (run.record.gpus, run.record.batch_size) == (1, 1)
+    assert "→" not in capsys.readouterr().out
+
+
+def test_checkpoints_that_are_split_among_gpus_are_refused_on_another_number(two_gpus: Path, trainer: Trainer) -> None:
+    options = ("fsdp_enable=true",)
+    trainer("raise SystemExit(1)")
+    with pytest.raises(TrainerError):
+        run_train(two_gpus, gpus=2, option=options)
+    write_checkpoint(list_runs(two_gpus / "runs")[0].output_dir, 5)
+    trainer("raise SystemExit('must not start')")
+    with pytest.raises(UserError, match=r"processes: 2 → 1 \(the checkpoint is split among"):
+        run_train(two_gpus, gpus=1, option=options)
 
 
 def test_more_gpus_than_there_are_stop_it_before_a_run_is_made(two_gpus: Path, trainer: Trainer) -> None:
@@ -86,6 +122,17 @@ def port() -> int:
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
         return int(any_port.getsockname()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_its_session_takes_a_joining_machines_trainer_along(tmp_path: Path, number: signal.Signals) -> None:
+    """The trainer is in a session of its own: nobody else would end it."""
+    code = "import os, pathlib, time; pathlib.Path('up').write_text(str(os.getpid())); time.sleep(60)"
+    plan = RunPlan((sys.executable, "-c", code), tmp_path, dict(os.environ))
+    run: Any = SimpleNamespace(record=SimpleNamespace(id="20261124-001"))
+    with interrupting(tmp_path, "up", number=number), pytest.raises(InterruptedByUser):
+        machines.take_part(plan, run, 1, Output())
+    assert not psutil.pid_exists(int((tmp_path / "up").read_text()))
 
 
 def test_a_second_machine_joins_the_run_and_leaves_its_record_alone(

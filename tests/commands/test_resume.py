@@ -8,6 +8,7 @@ from PIL import Image
 
 from fluxkit.console import Output
 from fluxkit.errors import TrainerError, UserError
+from fluxkit.trainer import handover
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
 from tests.commands.test_train import FINISH, Trainer, run_train
 from tests.trainer.checkpointed import write_checkpoint
@@ -124,8 +125,23 @@ def test_another_release_is_said(
     trainer(FINISH)
     run = run_train(project, out=Output())
     assert run is not None
-    assert "started with SimpleTuner 4.6.1 and goes on with" in capsys.readouterr().err
-    assert run.record.release != "4.6.1"
+    said = capsys.readouterr().err
+    assert "started with SimpleTuner 4.6.1 and goes on with 4.8.0: 4.8.0 was seen to go on from checkpoints" in said
+    assert "`fluxkit upgrade 4.6.1` goes back" in said
+    assert run.record.release == "4.8.0"
+
+
+def test_a_release_that_was_seen_not_to_go_on_is_refused_before_launch(
+    project: Path, trainer: Trainer, stopped: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped.update(release="3.9.9")
+    failed = handover.Handover("3.9.9", "4.8.0", False, "2026-11-24", "size mismatch")
+    monkeypatch.setattr(handover, "_trials", lambda: {("3.9.9", "4.8.0"): failed})
+    trainer("raise SystemExit('must not start')")
+    with pytest.raises(
+        UserError, match=r"SimpleTuner: 3\.9\.9 → 4\.8\.0 .*size mismatch; `fluxkit upgrade 3\.9\.9` puts"
+    ):
+        run_train(project)
 
 
 def test_final_weights_of_an_earlier_launch_prove_nothing(project: Path, trainer: Trainer, stopped: Run) -> None:
@@ -166,3 +182,33 @@ sys.exit(1)
     name = hashlib.sha256(replaced.stem.encode()).hexdigest()
     assert {path.stem for path in latents if latents[path] != after[path]} == {name}
     assert "1 changed" in capsys.readouterr().out
+
+
+def test_other_variables_for_the_trainer_are_said_and_secrets_are_not_kept(
+    project: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(project, "[train.options]", '[env]\nNCCL_DEBUG = "INFO"\nMY_TOKEN = "hf_secret"\n[train.options]')
+    trainer("raise SystemExit(1)")
+    with pytest.raises(TrainerError):
+        run_train(project)
+    (run,) = list_runs(project / "runs")
+    write_checkpoint(run.output_dir, 6)
+    assert "hf_secret" not in (run.folder / "run.json").read_text()
+    edit(project, 'NCCL_DEBUG = "INFO"\nMY_TOKEN = "hf_secret"', 'OMP_NUM_THREADS = "2"\nMY_TOKEN = "hf_another"')
+    capsys.readouterr()
+    run_train(project, dry_run=True)
+    said = capsys.readouterr().out
+    assert "env.NCCL_DEBUG: INFO → not set" in said
+    assert "env.OMP_NUM_THREADS: not set → 2 (the trainer's process has it from here on)" in said
+    assert "TOKEN: " not in said
+
+
+def test_a_variable_that_changes_a_checkpoints_layout_is_refused(project: Path, trainer: Trainer, stopped: Run) -> None:
+    trainer("raise SystemExit('must not start')")
+    edit(project, "[train.options]", '[env]\nACCELERATE_USE_FSDP = "true"\n[train.options]')
+    with pytest.raises(UserError, match=r"env.ACCELERATE_USE_FSDP: not set → true \(checkpoints are laid out"):
+        run_train(project)
+    # A record from before variables were kept: nothing is known of them, and nothing is claimed.
+    stopped.update(env=None)
+    trainer(FINISH)
+    assert run_train(project) is not None

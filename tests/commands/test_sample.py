@@ -14,6 +14,7 @@ from fluxkit.commands.sample import sample
 from fluxkit.commands.sample_options import chosen_seeds, read_prompts
 from fluxkit.console import Output
 from fluxkit.errors import UserError
+from fluxkit.hardware import Gpu
 from fluxkit.sampling.bases import DEV, KREA, SCHNELL, base_model
 from fluxkit.trainer.runs import new_run
 from tests.projects import start_project
@@ -108,6 +109,26 @@ def test_checkpoints(make: Callable[..., Any], checkpoint: str | None, names: li
     assert plan.out.name.endswith(folder)
     assert plan.wrapped == (len(names) > 1)
     assert all(plan.stack(name)[0].path.is_file() for name in names if name)
+
+
+@pytest.mark.parametrize(("capability", "alone"), [((9, 0), "fp8"), ((8, 6), "int8-dynamic"), (None, "int8")])
+def test_a_new_project_takes_what_the_gpu_does_well_and_says_so(
+    make: Callable[..., Any], project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    capability: tuple[int, int] | None, alone: str,
+) -> None:  # fmt: skip
+    found = [Gpu("a card", 2**34, 2**34, "580", capability=capability)] if capability else []
+    monkeypatch.setattr("fluxkit.sampling.quantizers.gpus", lambda **_: found)
+    assert make().quantize == alone
+    for options in ({"checkpoint": "500,final"}, {"strength": "0.5,1"}):
+        compared = make(**options)
+        assert (compared.quantize, compared.wrapped) == ("int8", True)
+    assert make(quantize="none").quantize == "none"
+    with pytest.raises(UserError, match="looked"):
+        sample(project, seeds="1", prompt=("a man",), out=Output())
+    assert f"{alone}, which `auto` means here" in capsys.readouterr().out
+    toml = project / "fluxkit.toml"
+    toml.write_text(toml.read_text().replace('quantize = "auto"', 'quantize = "int8"'))
+    assert make().quantize == "int8", "an older project keeps what init wrote"
 
 
 def test_every_list_is_an_axis(make: Callable[..., Any]) -> None:

@@ -11,12 +11,12 @@ from fluxkit.commands import live, supervise
 from fluxkit.console import Output
 from fluxkit.errors import InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer import listener as listening
-from fluxkit.trainer.metrics import losses, read_metrics, read_status
+from fluxkit.trainer.metrics import curves, read_metrics, read_status
 from fluxkit.trainer.occupancy import holder_of, occupy
 from fluxkit.trainer.runs import Run, list_runs
 from tests.commands.test_train import Trainer, run_train
 from tests.commands.trainers import DEAF, FINISH, PATIENT, POST, STEP
-from tests.interrupting import interrupting
+from tests.interrupting import interrupting, noted
 
 STATUS = """
 def status(number, loss):
@@ -49,7 +49,7 @@ def test_webhooks_tell_stages_steps_and_checkpoints(
     )
     run = run_train(project)
     assert run is not None
-    assert losses(run) == {number: number / 1000 for number in range(1, 11)}
+    assert curves(run).loss == {number: number / 1000 for number in range(1, 11)}
     assert events(run, "stage")[0]["name"] == "Encoding captions"
     assert [event["step"] for event in events(run, "checkpoint")] == [10]
     assert events(run, "end")[0]["status"] == "finished"
@@ -65,7 +65,7 @@ def test_a_webhook_of_the_users_own_stays(project: Path, trainer: Trainer, tmp_p
     run = run_train(project, option=(f"webhook_config={mine}",))
     assert run is not None
     assert (run.folder / "seen").read_text() == mine
-    assert losses(run) == {10: 0.25}  # from the output
+    assert curves(run).loss == {10: 0.25}  # from the output
 
 
 def test_without_a_listener_the_output_has_to_do(
@@ -78,7 +78,7 @@ def test_without_a_listener_the_output_has_to_do(
     trainer("assert '--webhook_config' not in config\n" + FINISH)
     run = run_train(project)
     assert run is not None
-    assert losses(run) == {10: 0.25}
+    assert curves(run).loss == {10: 0.25}
 
 
 def test_garbage_from_the_trainer_harms_nothing(project: Path, trainer: Trainer) -> None:
@@ -102,7 +102,7 @@ def test_a_listener_that_dies_harms_nothing(project: Path, trainer: Trainer, mon
     trainer(POST + STATUS + "status(3, 0.1)\n" + FINISH)
     run = run_train(project)
     assert run is not None
-    assert losses(run) == {10: 0.25}
+    assert curves(run).loss == {10: 0.25}
 
 
 def test_a_fault_of_the_watching_is_said_and_harms_nothing(
@@ -152,7 +152,10 @@ def test_the_first_ctrl_c_waits_for_the_checkpoint(
     project: Path, trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer(PATIENT)
-    with interrupting(project, "runs/*/up"), pytest.raises(InterruptedByUser, match="checkpoint-4 is kept"):
+    with (
+        interrupting(project, noted(project, "step", step=3)),
+        pytest.raises(InterruptedByUser, match="checkpoint-4 is kept"),
+    ):
         run_train(project)
     run = only_run(project)
     assert run.record.status == "interrupted"
@@ -164,7 +167,7 @@ def test_the_first_ctrl_c_waits_for_the_checkpoint(
 
 def test_the_second_ctrl_c_stops_now(project: Path, trainer: Trainer) -> None:
     trainer(DEAF)
-    moments = ("runs/*/up", "runs/*/logs/signals.json")
+    moments = (noted(project, "step"), noted(project, "stop"))  # two signals at once would count as one
     with interrupting(project, *moments), pytest.raises(InterruptedByUser, match="no checkpoint was written yet"):
         run_train(project)
     assert only_run(project).record.status == "interrupted"
@@ -183,28 +186,30 @@ def test_a_release_that_can_not_be_asked_stops_now_and_says_so(
     monkeypatch.setattr(supervise, "can_be_asked", lambda _: False)
     trainer(DEAF)
     said = "SimpleTuner 4.8.0 can't be asked for one more"
-    with interrupting(project, "runs/*/up"), pytest.raises(InterruptedByUser, match=said):
+    with interrupting(project, noted(project, "step")), pytest.raises(InterruptedByUser, match=said):
         run_train(project)
 
 
 def test_a_checkpoint_of_the_last_step_is_not_asked_for_again(project: Path, trainer: Trainer) -> None:
     saved = 'save(3)\npost({"type": "training.checkpoint", "checkpoint": {"path": "checkpoint-3"}})\nPath("up").touch()'
     trainer(POST + PATIENT.replace('Path("up").touch()', saved))
-    with interrupting(project, "runs/*/up"), pytest.raises(InterruptedByUser, match="checkpoint-3 is kept"):
+    known = [noted(project, "step", step=3), noted(project, "checkpoint", step=3)]
+    both = interrupting(project, lambda: all(each() for each in known))
+    with both, pytest.raises(InterruptedByUser, match="checkpoint-3 is kept"):
         run_train(project)
     assert (only_run(project).folder / "logs" / "signals.json").read_text().strip() == "{}"
 
 
 def test_a_checkpoint_that_fails_is_the_trainers_failure(project: Path, trainer: Trainer) -> None:
     trainer(PATIENT.replace("save(4)", "print('OSError: No space left on device'); sys.exit(1)"))
-    with interrupting(project, "runs/*/up"), pytest.raises(TrainerError, match="disk is full"):
+    with interrupting(project, noted(project, "step")), pytest.raises(TrainerError, match="disk is full"):
         run_train(project)
     assert only_run(project).record.status == "failed"
 
 
 def test_a_training_that_ends_while_it_is_asked_is_finished(project: Path, trainer: Trainer) -> None:
     trainer(PATIENT.replace("save(4)\ntime.sleep(60)", FINISH.split("\n", 1)[1]))
-    with interrupting(project, "runs/*/up"):
+    with interrupting(project, noted(project, "step")):
         run = run_train(project)
     assert run is not None
     assert run.record.status == "finished"

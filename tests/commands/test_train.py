@@ -9,21 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from fluxkit.commands import assemble as shared
 from fluxkit.commands import train as command
 from fluxkit.console import Output
-from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.errors import GpuMemoryError, InterruptedByUser, TrainerError, UserError
 from fluxkit.trainer.environment import Environment, environment_for
 from fluxkit.trainer.integrity import Damage
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.runs import ADAPTER_FILE, Run, list_runs
 from tests.interrupting import interrupting
-from tests.projects import start_project
+from tests.projects import small_project
 
 BAR = "Epoch 1/1, Steps: 100%|#| {step}/{total} [00:01<00:00,  1.00s/it, lr=1e-4, step_loss=0.25]"
 SAVE = f"""
@@ -39,16 +36,7 @@ Trainer = Callable[[str], None]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    make_demo_dataset(root / "dataset", "behitek", "man")
-    start_project(root)
-    base = tmp_path / "base"
-    (base / "transformer").mkdir(parents=True)
-    (base / "model_index.json").write_text("{}")
-    (base / "transformer" / "config.json").write_text('{"num_layers": 1, "num_single_layers": 1}')
-    toml = root / "fluxkit.toml"
-    toml.write_text(toml.read_text().replace("black-forest-labs/FLUX.1-dev", str(base)).replace("= 10000", "= 10"))
-    save_file({f"lycoris_m{i}.lokr_w1": np.ones((1, 1), np.float32) for i in range(15)}, tmp_path / ADAPTER_FILE)
+    root, _ = small_project(tmp_path)
     monkeypatch.setattr(shared, "is_ready", lambda _: True)
     monkeypatch.setattr(shared, "find_damage", lambda _: [])
     return root

@@ -23,8 +23,11 @@ from fluxkit.trainer import environment, pin
 from fluxkit.trainer.lock import Lock
 from fluxkit.trainer.lockfile import with_lock, write_lock_file
 from fluxkit.trainer.releases import Release, find_release
+from fluxkit.trainer.runs import new_run
 from fluxkit.trainer.schema import load_schema
 from tests.projects import start_project
+from tests.trainer.checkpointed import write_checkpoint
+from tests.trainer.test_runs import RECORD
 
 pytestmark = pytest.mark.slow  # each installs a wheel
 PARSER = """
@@ -137,6 +140,27 @@ def test_up_and_back_again_is_the_same_project(project: Path, capsys: pytest.Cap
     back["fluxkit.lock"] = re.sub(rb'python = "[\d.]+"', b'python = "3.12.1"', back["fluxkit.lock"])
     assert {name: back[name] for name in before} == before
     assert not (project / "cache" / command.STAGING).exists()
+
+
+def test_an_unfinished_run_is_said_before_anything_is_installed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {**RECORD, "release": "4.8.0", "steps": 100}
+    run = new_run(project / "runs", record).update(status="interrupted")
+
+    def stop(*_: object, **__: object) -> None:
+        raise InstallError("no network")
+
+    monkeypatch.setattr(environment, "install", stop)
+    with pytest.raises(InstallError):
+        upgrade(project)
+    assert "is not finished" not in capsys.readouterr().err  # it has no checkpoint: it starts anew in any release
+    write_checkpoint(run.output_dir, 50)
+    with pytest.raises(InstallError):
+        upgrade(project)
+    said = capsys.readouterr().err
+    assert f"Run {run.record.id} is not finished: 4.10.1 was seen to go on from checkpoints of 4.8.0" in said
+    assert "`fluxkit upgrade 4.8.0` returns to it" in said
 
 
 @pytest.mark.slow

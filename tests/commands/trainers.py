@@ -15,7 +15,7 @@ def post(payload):
     url = json.loads(Path(config["--webhook_config"]).read_text())["callback_url"]
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    opener.open(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=5).close()
+    opener.open(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=60).close()
 """
 SIGNALS = """
 def wait_for(counter):

@@ -166,7 +166,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Permission denied" in found["caption.unreadable"]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 )
@@ -181,7 +181,7 @@ def test_no_caption_crashes_and_none_is_passed_over(tmp_path: Path, content: byt
     assert begins or any(finding.severity == "error" for finding in found)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(words=st.lists(st.text(min_size=1, max_size=30), min_size=0, max_size=40), name=st.text(min_size=1, max_size=20))
 def test_reports_of_any_caption_can_be_printed(tmp_path: Path, words: list[str], name: str) -> None:
     safe = "".join(letter for letter in name if letter not in "/\0").encode("utf-8", "replace").decode()[:20] or "a"

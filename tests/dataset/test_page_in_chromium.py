@@ -15,28 +15,13 @@ from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.dataset.model import DatasetReport, DatasetRules, Finding
 from fluxkit.dataset.page import write_page
 from fluxkit.dataset.preview import preview_training
+from tests.chromium import browser, in_chromium
 
-CHROMIUM = Path("/usr/bin/chromium")  # Debian's package
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+__all__ = ["browser"]  # a fixture
+
 RULES = DatasetRules(trigger="behitek", resolutions=(64, 32), release="4.8.0", steps=100)
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
-        yield started
-        started.close()
+pytestmark = in_chromium
 
 
 @pytest.fixture(scope="module")

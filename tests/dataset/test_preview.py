@@ -3,7 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -130,7 +130,6 @@ def test_a_resolution_that_the_trainer_changes_is_told_with_two_that_it_keeps() 
     assert "640 or 768" in found.fix
 
 
-@settings(deadline=None)
 @given(
     width=st.integers(64, 4200),
     height=st.integers(64, 4200),
@@ -159,7 +158,6 @@ def test_no_photo_disappears_without_an_error(
         assert 0 <= top < bottom <= height
 
 
-@settings(deadline=None)
 @given(edge=st.integers(1, 64).map(lambda number: number * 64), release=st.sampled_from(RELEASES))
 def test_a_square_photo_of_the_trained_size_is_trained_as_it_is(edge: int, release: str) -> None:
     era = era_of(release)

@@ -6,9 +6,7 @@ would load the transformer (`scripts/probe_dataset.py`).
 
 import json
 import math
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,8 @@ from fluxkit.sampling.tiny_flux import make_tiny_flux
 from fluxkit.trainer import launch
 from fluxkit.trainer.shims import shims_for, write_shims
 from fluxkit.trainer.topology import Topology
+from tests.real import fluxkit, python
 
-# Read before the fixtures give every test a home of its own: 6 GB of environment are made once, not once a test.
-REAL_ENVIRONMENT = dict(os.environ)
 PROBE = Path(__file__).resolve().parents[2] / "scripts" / "probe_dataset.py"
 MARK = "fluxkit-dataset:"
 RELEASE, REPEATS, BATCH, ACCUMULATION = "4.8.0", 3, 2, 2
@@ -140,31 +137,24 @@ def _write_config(run: Path, projects: dict[str, Project], base: Path) -> dict[s
 
 
 def _ask_the_trainer(run: Path) -> dict[str, Any]:
-    installed = _fluxkit("-m", "fluxkit", "install", "-C", str(run.parent / "green"))
-    assert installed.returncode == 0, installed.stdout + installed.stderr
+    fluxkit("install", "-C", run.parent / "green")
     code = (
         "from fluxkit.trainer.environment import environment_for; from fluxkit.trainer.lock import shipped_lock\n"
         f"from fluxkit.trainer.releases import find_release; release = find_release({RELEASE!r})\n"
         "print(environment_for(shipped_lock(release, 'cpu')).python)"
     )
-    python = Path(_fluxkit("-c", code).stdout.strip())
-    shims = write_shims(run / "shims", shims_for(RELEASE, rehearsal_without_cuda=True, precision="no_change"))
+    interpreter = Path(python("-c", code).strip())
+    shims = write_shims(run / "shims", shims_for(RELEASE, rehearsal_without_cuda=True, options={}))
     plan = launch.plan_launch(
-        environment_bin=python.parent, run_dir=run, extra_env=shims, offline=True, topology=Topology(use_cpu=True)
+        environment_bin=interpreter.parent, run_dir=run, extra_env=shims, offline=True, topology=Topology(use_cpu=True)
     )
     launch.prepare(plan)
     asked = subprocess.run(
-        [python, PROBE], cwd=run, env={**plan.env, "HOME": str(run)}, capture_output=True, text=True, check=False
+        [interpreter, PROBE], cwd=run, env={**plan.env, "HOME": str(run)}, capture_output=True, text=True, check=False
     )
     assert asked.returncode == 0, asked.stdout[-3000:] + asked.stderr[-3000:]
     (line,) = [line for line in asked.stdout.splitlines() if line.startswith(MARK)]
     return dict(json.loads(line.removeprefix(MARK)))
-
-
-def _fluxkit(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, *arguments], env=REAL_ENVIRONMENT, capture_output=True, text=True, check=False
-    )
 
 
 def written(project: Project, backend: dict[str, Any], what: str) -> Any:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,15 @@ def test_the_crop_and_the_subject_come_from_the_settings() -> None:
     assert not rules(crop=False).centre_crop
     assert not rules(crop_aspect="preserve").centre_crop
     assert not rules(crop_style="face").centre_crop
+
+
+def test_a_profiles_photos_a_step_count_unless_the_project_has_its_own(fast_profile: str) -> None:
+    def rules(options: dict[str, Any]) -> DatasetRules:
+        train = {"profile": fast_profile, "options": options}
+        return dataset_rules(ProjectConfig.model_validate({"project": {"name": "p", "trigger": "zwx"}, "train": train}))
+
+    assert rules({}).batch_size == 3
+    assert rules({"train_batch_size": 2}).batch_size == 2
 
 
 def test_batch_and_accumulation_come_from_the_options() -> None:

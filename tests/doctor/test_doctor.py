@@ -10,7 +10,6 @@ import pytest
 
 from fluxkit.commands import doctor as command
 from fluxkit.commands.doctor import doctor
-from fluxkit.commands.init import init
 from fluxkit.console import Output
 from fluxkit.doctor import gather
 from fluxkit.doctor.checks import findings
@@ -26,6 +25,7 @@ from fluxkit.trainer.cached import MARKER, environment_for
 from fluxkit.trainer.lock import shipped_lock
 from fluxkit.trainer.pin import Pin
 from fluxkit.trainer.releases import find_release
+from tests.projects import start_project
 
 GIB = 2**30
 GOLDEN = Path(__file__).parent / "golden"
@@ -199,16 +199,7 @@ def test_git_is_a_problem_only_where_the_project_comes_from_git(healthy: Facts) 
 
 @pytest.fixture
 def real_project(tmp_path: Path) -> Path:
-    init(
-        tmp_path / "p",
-        trigger="behitek",
-        subject="man",
-        dataset=Path("dataset"),
-        profile="12gb",
-        simpletuner=None,
-        yes=True,
-        out=Output(verbosity=-1),
-    )
+    start_project(tmp_path / "p", profile="12gb")
     return tmp_path / "p"
 
 

@@ -38,7 +38,7 @@ def test_a_16_gb_card_is_refused_and_three_changes_are_named_cheapest_first(
         'Set profile = "12gb" in [train].',
         "Set resolutions = [512] in [dataset].",
     ]
-    assert "1.71 s instead of 1.59" in short.changes[1].cost
+    assert "2.03 s on an NVIDIA H200 (2026-11-24), as it is 1.59 s (2026-11-22)" in short.changes[1].cost
     assert verdict(fit) is False
 
 
@@ -173,3 +173,18 @@ def test_a_measurement_is_kept_by_card_release_and_settings() -> None:
     for damage in ("{", "[]", '{"seconds_per_step": {}, "later": 1}'):
         file.write_text(damage)
         assert stored(key) is None
+
+
+def test_another_profile_of_the_class_is_judged_by_its_own_figures_and_the_plain_one_is_an_advice(
+    plan_for: Callable[..., TrainingPlan], machine_with: Callable[..., Machine], fast_profile: str
+) -> None:
+    plan = plan_for(fast_profile, batch_size=3)
+    assert judge(plan, machine_with(24)).shortfalls == ()
+    (short,) = judge(plan, machine_with(17)).shortfalls
+    assert "20.1 GiB" in short.message
+    costs = {change.title: change.cost for change in short.changes}
+    cost = costs['Set profile = "24gb" in [train].']
+    assert cost.startswith("A step sees 1 photo instead of 3, so it takes more steps")
+    assert "less exact" not in cost
+    # Nobody is told to take a profile that trains otherwise.
+    assert not any("fast" in title for title in costs)

@@ -105,6 +105,24 @@ def test_auto_goes_by_the_gpus_memory(
     assert load_project(tmp_path).config.train.profile == profile
 
 
+def test_nobody_is_given_a_profile_that_trains_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_profile: str
+) -> None:
+    monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", 80 * 2**30, 0, "1")])
+    assert module.profile_for_memory(23.6) == "24gb"
+    run(tmp_path, trigger="behitek", profile="auto")
+    assert load_project(tmp_path).config.train.profile != fast_profile
+
+
+def test_who_names_it_shows_as_many_photos_in_a_third_of_the_steps(
+    tmp_path: Path, fast_profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, trigger="behitek", profile=fast_profile)
+    train = load_project(tmp_path).config.train
+    assert (train.profile, train.steps, train.checkpoint_every, train.validate_every) == (fast_profile, 3340, 334, 334)
+    assert "24gb-fast shows 3 photos a step: 3340 steps show as many as 10000 of one photo." in capsys.readouterr().out
+
+
 def test_a_small_gpu_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", 8 * 2**30, 0, "1")])
     with pytest.raises(UserError, match=r"8\.0 GiB") as raised:

@@ -27,7 +27,7 @@ def test_defaults_are_the_guides(tmp_path: Path) -> None:
     assert config.dataset.repeats == 1000
     assert (config.train.steps, config.train.seed, config.train.learning_rate) == (10_000, 42, 1e-4)
     assert (config.sample.num_inference_steps, config.sample.guidance_scale) == (20, 3.0)
-    assert (config.sample.seeds_per_prompt, config.sample.quantize) == (30, "int8")
+    assert (config.sample.seeds_per_prompt, config.sample.quantize) == (30, "auto")
 
 
 def test_paths_lie_in_the_project(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from fluxkit.errors import UserError
 from fluxkit.rendering.profiles import profile_names
+from fluxkit.rendering.rehearsal import rehearsal_changes
 from fluxkit.rendering.render import diff_rendered, expected_modules, render, write_rendered
-from fluxkit.rendering.settings import Rehearsal, rehearsal_changes
+from fluxkit.rendering.settings import Rehearsal
 from fluxkit.resources import resource
 
 TINY = Rehearsal(Path("/tiny"))
@@ -175,7 +176,7 @@ def test_a_rehearsal_replaces_its_closed_list_and_says_so(request_for: Any) -> N
         "lr_warmup_steps": (100, 0),
         "checkpoint_step_interval": (1000, 2),
         "validation_step_interval": (1000, 2),
-        "validation_resolution": ("1024x1024", "64x64"),
+        "validation_resolution": ("768x768", "64x64"),
         "validation_num_inference_steps": (20, 2),
         "base_model_precision": ("nf4-bnb", "int8-quanto"),
         "dataset.resolution": ((1024, 512), 64),

@@ -2,6 +2,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,13 +106,50 @@ def test_damaged_entries_are_measured_again(photos: Path, measured: list[str], d
     assert len(measured) == 12
 
 
+class Watched(sqlite3.Connection):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
+
+
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\x00" + bytes(4000)])
-def test_a_damaged_file_is_replaced(photos: Path, measured: list[str], content: bytes) -> None:
+def test_a_damaged_file_is_replaced(
+    photos: Path, measured: list[str], content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections: list[Watched] = []
+    connect = sqlite3.connect
+
+    def watched(*args: Any, **options: Any) -> Watched:
+        connections.append(connect(*args, factory=Watched, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
     first = check(photos)
     (photos.parent / "cache" / "validate.sqlite").write_bytes(content)
     assert check(photos) == first
     assert check(photos) == first
     assert len(measured) == 12
+    assert [each for each in connections if not each.closed] == []
+
+
+def test_a_file_that_another_process_writes_to_is_left_alone(
+    photos: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = check(photos)
+    file = photos.parent / "cache" / "validate.sqlite"
+    inode = file.stat().st_ino
+    connect = sqlite3.connect
+    other = connect(file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0.01}))
+    assert check(photos) == first
+    assert len(measured) == 12
+    other.close()
+    assert file.stat().st_ino == inode
+    assert check(photos) == first
+    assert len(measured) == 12, "it remembered all the while"
 
 
 def test_a_page_damaged_in_the_middle(photos: Path) -> None:

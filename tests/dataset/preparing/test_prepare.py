@@ -181,9 +181,8 @@ class Stop(BaseException):
     """Stands for a kill: nothing but `finally` runs after it."""
 
 
-def test_a_kill_in_the_middle_is_mended_by_the_next_run(
-    request_: PrepareRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def killed_at_d(monkeypatch: pytest.MonkeyPatch, request: PrepareRequest) -> None:
+    """Prepare up to d.tif."""
     converted = module.convert
 
     def stopping(path: Path, box: object) -> object:
@@ -191,12 +190,18 @@ def test_a_kill_in_the_middle_is_mended_by_the_next_run(
             raise Stop
         return converted(path, box)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "convert", stopping)
-    with pytest.raises(Stop):
-        prepare(request_)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "convert", stopping)
+        with pytest.raises(Stop):
+            prepare(request)
+
+
+def test_a_kill_in_the_middle_is_mended_by_the_next_run(
+    request_: PrepareRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at_d(monkeypatch, request_)
     assert (request_.target / "journal.jsonl").exists()
     assert load_manifest(request_.target) is None
-    monkeypatch.setattr(module, "convert", converted)
     (request_.target / "photos" / "a.txt").write_text("behitek written in between")
     report = prepare(request_)
     assert report.made == ("d.png",), "what was finished is not made again"
@@ -214,17 +219,7 @@ def test_a_kill_while_another_recipe_is_applied(request_: PrepareRequest, monkey
             return [Face(0, 0, image.width // 4, image.height // 4, 1.0)]
 
     cropping = replace(request_, recipe=Recipe(crop="face", face_model="test"), detector=Detector())
-    converted = module.convert
-
-    def stopping(path: Path, box: object) -> object:
-        if path.name == "d.tif":
-            raise Stop
-        return converted(path, box)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "convert", stopping)
-    with pytest.raises(Stop):
-        prepare(cropping)
-    monkeypatch.setattr(module, "convert", converted)
+    killed_at_d(monkeypatch, cropping)
     back = prepare(request_)
     assert files(back) == first
     assert back.aside == {}
