@@ -93,7 +93,7 @@ def machine(project: Project, count: int = 1) -> Machine:
         gpu=min(found[card : card + count], key=lambda gpu: (gpu.memory_bytes, gpu.free_bytes), default=None),
         memory=host_memory(),
         limit=container_limit(),
-        disks={use: _disk(folder) for use, folder in folders.items()},
+        disks={use: disk_space(folder) for use, folder in folders.items()},
     )
 
 
@@ -159,7 +159,8 @@ def _model_bytes(base: str) -> int:
     return int(missing) if missing > MODEL_BYTES / 10 else 0  # the Hub's copy has been a little larger or smaller
 
 
-def _disk(folder: Path) -> DiskSpace:
+def disk_space(folder: Path) -> DiskSpace:
+    """What is free on the disk where the folder is, or will be."""
     there = existing(folder.absolute())
     return DiskSpace(there, there.stat().st_dev, shutil.disk_usage(there).free)
 

@@ -19,7 +19,7 @@ from fluxkit.dataset.check import check_dataset
 from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.dataset.model import DatasetReport
 from fluxkit.errors import TrainerError, UserError
-from fluxkit.fitting.model import Fit
+from fluxkit.fitting.model import DiskSpace, Fit
 from fluxkit.hardware import Gpu, HostMemory
 from fluxkit.project.config import ProjectConfig
 from fluxkit.trainer.environment import Environment, environment_for
@@ -89,7 +89,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path, repor
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
-    """Give the machine a GPU of so many GiB, and 64 GiB of RAM."""
+    """Give the machine a GPU of so many GiB, 64 GiB of RAM and a disk with 500 GB free, whatever this one has left."""
 
     def make(gib: float) -> None:
         found = [Gpu("card", int(gib * GIB), int(gib * GIB), "580")] if gib else []
@@ -97,6 +97,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
             monkeypatch.setattr(module, "gpus", lambda **_: found)
         monkeypatch.setattr(fitplan, "host_memory", lambda: HostMemory(64 * GIB, 60 * GIB, 0))
         monkeypatch.setattr(fitplan, "container_limit", lambda: None)
+        monkeypatch.setattr(fitplan, "disk_space", lambda folder: DiskSpace(folder, 1, 500 * 10**9))
 
     return make
 
