@@ -115,7 +115,7 @@ class Finder(importlib.abc.MetaPathFinder):
         """The others' answer, with a loader that patches."""
         if name not in PATCHES:
             return None
-        patch = PATCHES.pop(name)
+        patch = PATCHES[name]  # it stays: whoever asks whether torch is there, before it is imported, comes by here too
         spec = next((one for finder in sys.meta_path[1:] if (one := finder.find_spec(name, path, target))), None)
         if spec is None or spec.loader is None:
             return spec

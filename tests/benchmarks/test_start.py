@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_a_command_that_cant_start_is_known_before_the_model_is_made(
         bench(tmp_path).rehearse()
     facts["spans"] = [("load transformer", 1.0, 2.0)]
     bench(tmp_path).rehearse()  # what the tiny model alone can't do on a GPU is no reason to give up
+
+
+def test_a_module_that_somebody_asked_for_before_is_patched_all_the_same(tmp_path: Path) -> None:
+    result = tmp_path / "seen.json"
+    code = "from importlib.util import find_spec; find_spec('torch'); import torch"
+    hooks = Path(start.__file__).with_name("start_hooks")
+    env = {**os.environ, "PYTHONPATH": str(hooks), "FLUXKIT_START_RESULT": str(result)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    assert "torch" in json.loads(result.read_text())  # the card is made small there
 
 
 def test_a_name_that_is_no_case_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
