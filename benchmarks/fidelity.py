@@ -133,6 +133,7 @@ def _nf4(block: torch.nn.Module) -> None:
             bias=linear.bias is not None,
             compute_dtype=torch.bfloat16,
             quant_type="nf4",
+            device="meta",  # its own first weights would be drawn on the CPU: 12 billion of them, each time
         )
         device = linear.weight.device
         new.weight = bnb.nn.Params4bit(linear.weight.data.cpu(), requires_grad=False, quant_type="nf4")
