@@ -129,6 +129,7 @@ def _together(candidates: list[Candidate], arguments: argparse.Namespace, out: O
     commands = {}
     for one in candidates:
         name = f"{one.vram}-{one.settings.name}"
+        shutil.rmtree(arguments.work / "side" / name, ignore_errors=True)  # an earlier start's caches: a phase less
         own = ["--class", one.vram, "--candidate", one.settings.name, "--turn", turns / name]
         work = ["--work", arguments.work / "side" / name]
         commands[name] = [str(each) for each in (sys.executable, __file__, *own, *work, *shared)]

@@ -49,7 +49,11 @@ def cli() -> None:
 @click.option("--trigger", help="The made-up word that stands for the person, e.g. behitek.")
 @click.option("--subject", help='What the photos show: "man", "woman", "dog".')
 @click.option("--dataset", type=click.Path(path_type=Path), help="The folder with the photos.")
-@click.option("--profile", help="auto, 12gb or 24gb: how much memory the GPU has [default: auto].")
+@click.option(
+    "--profile",
+    help="auto, 12gb, 16gb, 24gb or 48gb: how much memory the GPU has; 24gb-fast, 48gb-fast: "
+    "several photos a step [default: auto].",
+)
 @click.option("--simpletuner", metavar="VERSION", help="The SimpleTuner release to pin.")
 @click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
 @_common()

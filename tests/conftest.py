@@ -1,16 +1,11 @@
 """What every test gets: a home of its own, no tokens, no network to a model hub."""
 
-import shutil
 import signal
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-
-from fluxkit.rendering import profiles
-from fluxkit.resources import resource
 
 # How long an example takes says how busy the machine is. The examples are the same each time: a change is blamed for
 # what it broke, not for what a roll of the dice found in another place. `--hypothesis-profile=dice` rolls them.
@@ -67,21 +62,6 @@ def project_root() -> Path:
 
 
 @pytest.fixture
-def fast_profile(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A made-up profile beside 24gb, with three photos a step: its name. Its figures are nobody's measurement."""
-    folder = tmp_path_factory.mktemp("shipped") / "profiles"
-    shutil.copytree(resource("profiles"), folder)
-    text = (folder / "24gb.toml").read_text()
-    settings, _, measured = text.partition("[measured]")
-    settings = settings.replace("[options]", "[options]\ntrain_batch_size = 3")
-    digest = profiles.settings_digest(tomllib.loads(settings))
-    measured = measured.replace("d8a3850140a9", digest).replace("batch_size = 1", "batch_size = 3")
-    measured = measured.replace("training_step_1024 = 14.4", "training_step_1024 = 19.4").replace("15.4 ", "19.4 ")
-    measured = measured.replace("peak_reserved_gib = 17.8", "peak_reserved_gib = 20.5")
-    (folder / "24gb-fast.toml").write_text(f"{settings}[measured]{measured}")
-
-    def found(*parts: str) -> Path:
-        return folder.joinpath(*parts[1:]) if parts[0] == "profiles" else resource(*parts)
-
-    monkeypatch.setattr(profiles, "resource", found)
+def fast_profile() -> str:
+    """A profile beside its class's own, with three photos a step: its name."""
     return "24gb-fast"

@@ -28,7 +28,7 @@ _COMMENTS = {
     "dataset.face_model": "a YuNet file to find faces with, instead of OpenCV's cascades",
     "dataset.captions": '"textfile": photo.txt says what photo.jpg shows; "trigger": there are no such texts',
     "model.base": "the model that learns: its name on Hugging Face, or a folder",
-    "train.profile": 'the memory of your graphics card: "12gb" or "24gb"',
+    "train.profile": 'the memory of your graphics card: "12gb", "16gb", "24gb" or "48gb"',
     "train.steps": "how long to train; 10000 steps of one photo give a good likeness and take about 10 hours",
     "train.checkpoint_every": "keep the result so far, to compare or to go on from",
     "train.validate_every": "make test pictures, to watch it learn",

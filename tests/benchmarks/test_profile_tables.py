@@ -26,7 +26,7 @@ from benchmarks.profile_tables import (
 )
 from fluxkit.console import Output
 from fluxkit.errors import UserError
-from fluxkit.rendering.profiles import SETTINGS, load_profile, read_profile, settings_digest
+from fluxkit.rendering.profiles import SETTINGS, load_profile, read_profile, settings_digest, vram_class
 from fluxkit.resources import resource
 from fluxkit.trainer.measure import PHASES, Measurement, Peak
 from fluxkit.trainer.schema import check_options, load_schema
@@ -84,10 +84,14 @@ def test_the_release_that_is_measured_takes_every_candidate() -> None:
         assert [problem for problem in problems if problem.name in one.settings.options] == []
 
 
-@pytest.mark.parametrize(("vram", "name"), [("12gb", "nf4"), ("24gb", "guide")])
-def test_a_candidate_that_is_the_shipped_profile_has_its_digest(vram: str, name: str) -> None:
-    (one,) = (one for one in CANDIDATES if (one.vram, one.settings.name) == (vram, name))
-    assert one.digest == load_profile(vram).measured.settings
+@pytest.mark.parametrize(("profile", "name"), [
+    ("12gb", "nf4"), ("16gb", "int8-quanto-unsloth"), ("24gb", "guide"),
+    ("24gb-fast", "int8-quanto-b3-segments"), ("48gb", "bf16"), ("48gb-fast", "bf16-b4"),
+])  # fmt: skip
+def test_a_candidate_that_is_the_shipped_profile_has_its_digest_and_proves_it(profile: str, name: str) -> None:
+    (one,) = (one for one in CANDIDATES if (one.vram, one.settings.name) == (vram_class(profile), name))
+    assert one.digest == load_profile(profile).measured.settings
+    assert one.profile == profile
 
 
 def test_results_come_back_and_the_newest_of_a_candidate_counts(tmp_path: Path, result_for: Results) -> None:

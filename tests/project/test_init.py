@@ -8,6 +8,7 @@ from fluxkit.console import Output
 from fluxkit.errors import UserError
 from fluxkit.hardware import Gpu
 from fluxkit.project.load import load_project
+from fluxkit.rendering import profiles
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +96,12 @@ def test_a_bad_trigger_writes_nothing(tmp_path: Path, trigger: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gib", "profile"), [(79.6, "24gb"), (23.6, "24gb"), (22.0, "24gb"), (15.9, "12gb"), (11.6, "12gb")]
-)
+    ("gib", "profile"),
+    [
+        (79.6, "48gb"), (44.9, "48gb"), (28.9, "48gb"), (28.7, "24gb"), (23.6, "24gb"), (22.0, "24gb"), (18.5, "16gb"),
+        (15.9, "16gb"), (14.7, "12gb"), (11.6, "12gb"),
+    ],
+)  # fmt: skip
 def test_auto_goes_by_the_gpus_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float, profile: str
 ) -> None:
@@ -105,13 +110,9 @@ def test_auto_goes_by_the_gpus_memory(
     assert load_project(tmp_path).config.train.profile == profile
 
 
-def test_nobody_is_given_a_profile_that_trains_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_profile: str
-) -> None:
-    monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", 80 * 2**30, 0, "1")])
-    assert module.profile_for_memory(23.6) == "24gb"
-    run(tmp_path, trigger="behitek", profile="auto")
-    assert load_project(tmp_path).config.train.profile != fast_profile
+def test_nobody_is_given_a_profile_that_trains_otherwise() -> None:
+    given = {module.profile_for_memory(gib) for gib in range(11, 200)}
+    assert given == {"12gb", "16gb", "24gb", "48gb"}
 
 
 def test_who_names_it_shows_as_many_photos_in_a_third_of_the_steps(
@@ -137,8 +138,11 @@ def test_no_gpu_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "No NVIDIA GPU" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("profile", "part"), [("16gb", "not measured"), ("48gb", "not measured"), ("24g", '"24gb"')])
-def test_unknown_profiles(tmp_path: Path, profile: str, part: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "part"), [("80gb", "not measured"), ("24g", '"24gb"'), ("24gb-fats", '"24gb-fast"')]
+)
+def test_unknown_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, part: str) -> None:
+    monkeypatch.setattr(profiles, "CLASSES", (*profiles.CLASSES, "80gb"))
     with pytest.raises(UserError) as raised:
         run(tmp_path, trigger="behitek", profile=profile)
     assert part in raised.value.message
