@@ -108,7 +108,7 @@ class FastLoader:
             UserError: the base or an adapter can't be used.
         """
         from fluxkit.sampling.fastflux import FastFlux
-        from fluxkit.sampling.linears import INT8_TILE, RowLinear
+        from fluxkit.sampling.linears import RowLinear, int8_tile
 
         folder = transformer_folder(self._base, self._revision)
         self._weights, self._request = None, (adapters, strength)
@@ -125,9 +125,12 @@ class FastLoader:
             modules, effect = weights.modules, weights.effect
             cache.store(facts, model.state_dict(), modules=str(modules), effect=repr(effect))
         if self.device.type == "cuda" and self._kind == "int8":
+            import torch
+
+            tile = int8_tile(torch.cuda.get_device_capability(self.device))
             for layer in model.modules():
                 if isinstance(layer, RowLinear):
-                    layer.tile = INT8_TILE
+                    layer.tile = tile
         return Loaded(model, modules, effect, kept is not None, facts, _sizes(model), kept)
 
     def again(self, loaded: Loaded) -> Loaded:

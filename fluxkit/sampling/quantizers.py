@@ -114,12 +114,12 @@ class Path:
     latent_error: float
 
 
-# `none` is not chosen by itself: 16 GiB of weights. Nor is nf4: on a tiny model
-# its latents were off 1.7 times as far as fp8's, which at the full size are close to the bound; see
-# docs/sampling-speed.md.
+# `none` is not chosen by itself: 16 GiB of weights. Nor is nf4: its latents
+# are off by 19%, far beyond the bound (27.0 dB). Speeds are against the guide's script on an
+# H200; docs/sampling-speed.md.
 PATHS = (
-    Path("fp8", (8, 9), 2.85, 39.1, 0.048),
-    Path("int8-dynamic", (8, 0), 2.56, 44.9, 0.018),
+    Path("fp8", (8, 9), 2.84, 39.1, 0.048),
+    Path("int8-dynamic", (8, 0), 2.70, 44.9, 0.018),
     Path("int8", (0, 0), 1.03, 42.0, 0.031),
 )
 # A path beyond this is never chosen by `auto`.

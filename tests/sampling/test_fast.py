@@ -293,3 +293,11 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     assert cache.store({"number": 3}, {"x": torch.zeros(200)})
     assert [number for number in range(4) if cache.load({"number": number})] == [0, 1, 3]
     assert not cache.store({"number": 4}, {"x": torch.zeros(5000)}), "larger than the whole cache"
+
+
+@pytest.mark.parametrize(("capability", "shared_kib"), [((8, 0), 163), ((8, 6), 99), ((8, 9), 99), ((9, 0), 227)])
+def test_the_int8_products_tile_fits_the_gpus_shared_memory(capability: tuple[int, int], shared_kib: int) -> None:
+    from fluxkit.sampling.linears import int8_tile
+
+    rows, columns, depth, _warps, stages = int8_tile(capability)
+    assert (rows + columns) * depth * stages < shared_kib * 1024 * 0.9
