@@ -38,7 +38,7 @@ SETUP_S = 30.0  # Python's libraries from a cold disk, and encoding
 
 
 class Variant(NamedTuple):
-    """What is measured, with its limit and what it takes on an H100, in seconds; the latter partly worked out."""
+    """What is measured, with its limit and what it takes on an H100 or H200, in seconds; partly worked out."""
 
     name: str
     limit_s: int
@@ -53,27 +53,27 @@ def _fast(name: str, kind: str, *args: Any, **options: Any) -> Callable[[Run], N
 
 # In the order of their value.
 VARIANTS = (
-    Variant("rates", 20, 1.5, measure_rates),
-    Variant("check", 60, 15, check_kernels),
-    Variant("guide", 40, 14, guide),
+    Variant("rates", 20, 3, measure_rates),
+    Variant("check", 60, 12, check_kernels),
+    Variant("guide", 40, 13, guide),
     Variant("drop-encoders", 5, 0.6, drop_encoders),
-    Variant("bf16-diffusers", 30, 16.5, bf16_diffusers),
+    Variant("bf16-diffusers", 30, 9, bf16_diffusers),
     Variant("fast-fp8", 80, 54, _fast("fast-fp8", "fp8", (1, 2, 4), profiled=True)),
-    Variant("wall-fp8", 70, 45, _fast("wall-fp8", "fp8", (2,), pictures=24)),
-    Variant("blocks-fp8", 30, 12, _fast("blocks-fp8", "fp8", pieces=False, pictures=4, profiled=True)),
-    Variant("vae", 20, 5, decoders),
-    Variant("streamed", 60, 25, streamed),
-    Variant("fast-int8", 40, 19, _fast("fast-int8", "int8")),
-    Variant("nf4", 50, 32, nf4),
-    Variant("kernels", 40, 10, kernels),
-    Variant("first-block", 50, 20, lambda run: first_block(run, 0.08, 0.9)),
-    Variant("fast-bf16", 50, 24, _fast("fast-bf16", "bf16")),
+    Variant("wall-fp8", 70, 52, _fast("wall-fp8", "fp8", (2,), pictures=24)),
+    Variant("blocks-fp8", 30, 9, _fast("blocks-fp8", "fp8", pieces=False, pictures=4, profiled=True)),
+    Variant("vae", 20, 4, decoders),
+    Variant("streamed", 60, 22, streamed),
+    Variant("fast-int8", 40, 21, _fast("fast-int8", "int8")),
+    Variant("nf4", 50, 24, nf4),
+    Variant("kernels", 40, 2, kernels),
+    Variant("first-block", 50, 7, lambda run: first_block(run, 0.08, 0.9)),
+    Variant("fast-bf16", 50, 23, _fast("fast-bf16", "bf16")),
     Variant("cap-11", 20, 9, lambda run: capped(run, 11.0)),
-    Variant("compiled-fp8", 120, 55, lambda run: compiled(run, "fp8", (1, 2))),
+    Variant("compiled-fp8", 120, 39, lambda run: compiled(run, "fp8", (1, 2))),
     Variant("plain-vae-fp8", 25, 9, _fast("plain-vae-fp8", "fp8", quick=False, pictures=4)),
     Variant("graph-fp8", 25, 10, _fast("graph-fp8", "fp8", graph=True, pictures=4)),
     Variant("rows-fp8", 25, 9, _fast("rows-fp8", "fp8", later=False, pictures=4)),
-    Variant("compiled-bf16", 60, 30, lambda run: compiled(run, "bf16")),
+    Variant("compiled-bf16", 60, 12, lambda run: compiled(run, "bf16")),
     Variant("quanto", 25, 13, quanto),
 )
 
@@ -98,7 +98,7 @@ def main() -> None:
     attempt("encode", 40, functools.partial(encode, run))
     chosen = [one for one in VARIANTS if not wanted or one.name in wanted or one.name == "drop-encoders"]
     planned = sum(one.expected_s for one in chosen) + SETUP_S
-    print(f"# planned: {planned:.0f} s by the H100's figures, of {options.budget}", flush=True)
+    print(f"# planned: {planned:.0f} s by an H100's or H200's figures, of {options.budget}", flush=True)
     for one in chosen:
         if one.name not in run.budget.tried or one.name == "drop-encoders":  # a new process has encoded anew
             attempt(one.name, one.limit_s, functools.partial(one.work, run))

@@ -1,10 +1,10 @@
 """How much faster N workers are than one: the same images with `--engine ray`, one after the other, in one run.
 
-    python benchmarks/scale.py --workers 1,2 --images 64 [--base FOLDER --size 1024 --steps 20 --quantize int8]
+    python benchmarks/scale.py --workers local,1,2 --images 64 [--base FOLDER --size 1024 --steps 20 --quantize int8]
 
 Without --base it uses the tiny model, on CPUs: that shows what fluxkit and Ray add, not what GPUs do. The rate is that
 of the middle half of the images, when all workers have loaded and none has run out of work; the total has it all in.
-Caches are filled by the local engine, which comes first: loading is what a second start has.
+Caches are filled by whichever comes first, `local` unless --workers leaves it out: loading is what a second start has.
 """
 
 import argparse
@@ -45,7 +45,9 @@ def main() -> None:
     """Measure each number of workers, and the local engine."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--base", type=Path)
-    parser.add_argument("--workers", default="1,2")
+    parser.add_argument(
+        "--workers", default="local,1,2", help="numbers of Ray's workers; local is the engine without Ray"
+    )
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=4)
@@ -66,11 +68,11 @@ def main() -> None:
         rates: dict[str, float] = {}
         pictures: set[tuple[tuple[str, str], ...]] = set()
         print(f"{'engine':12} {'total':>9} {'first':>9} {'images/s':>9} {'against 1':>9}")
-        for workers in ("local", *options.workers.split(",")):
+        for workers in options.workers.split(","):
             engine = None if workers == "local" else RayEngine(options.ray_address, int(workers))
             out = Path(name) / workers
             total, first, rates[workers] = measure(replace(plan, out=out), engine)
-            ratio = rates[workers] / rates.get("1", rates["local"])
+            ratio = rates[workers] / rates.get("1", next(iter(rates.values())))
             label = "ray " * (engine is not None) + workers
             print(f"{label:12} {total:8.1f}s {first:8.1f}s {rates[workers]:9.2f} {ratio:8.2f}×", flush=True)
             pictures.add(tuple(sorted((path.name, sha256_file(path)) for path in out.glob("*.png"))))
