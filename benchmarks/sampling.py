@@ -61,6 +61,7 @@ VARIANTS = (
     Variant("fast-fp8", 80, 54, _fast("fast-fp8", "fp8", (1, 2, 4), profiled=True)),
     Variant("wall-fp8", 70, 52, _fast("wall-fp8", "fp8", (2,), pictures=24)),
     Variant("blocks-fp8", 30, 9, _fast("blocks-fp8", "fp8", pieces=False, pictures=4, profiled=True)),
+    Variant("apart-fp8", 30, 12, _fast("apart-fp8", "fp8", apart=True, pictures=4, profiled=True)),
     Variant("vae", 20, 4, decoders),
     Variant("streamed", 60, 22, streamed),
     Variant("fast-int8", 40, 21, _fast("fast-int8", "int8")),

@@ -49,7 +49,7 @@ def fused(kind: Any) -> PlainOps:
 def fast(
     run: Run, name: str, kind: Any, batches: tuple[int, ...] = (1,), *,
     pieces: bool = True, later: bool = True, graph: bool = False, quick: bool = True, pictures: int = 8,
-    profiled: bool = False,
+    apart: bool = False, profiled: bool = False,
 ) -> None:  # fmt: skip
     """Fluxkit's own arrangement with fused kernels, nothing compiled.
 
@@ -63,10 +63,11 @@ def fast(
         graph: each step is one CUDA graph.
         quick: the decoder works with channels last.
         pictures: of each batch size, at most: of 8, the wait for the last PNGs is a tenth of a second each.
+        apart: what goes into attention has a buffer of its own in single blocks too.
         profiled: a step is taken apart.
     """
     cuda = DEVICE.type == "cuda"
-    ops = FusedOps(kind, scale_later=later, whole_pieces=pieces) if cuda else PlainOps(kind)
+    ops = FusedOps(kind, scale_later=later, whole_pieces=pieces, apart=apart) if cuda else PlainOps(kind)
     model, begin = load_fast(run, name, kind, ops)
     if quick:
         run.pipeline.vae = run.pipeline.quick_vae

@@ -42,12 +42,20 @@ def measure_rates(run: Run) -> None:
 
 
 def measure_attention(run: Run) -> None:
-    """One picture's, by the backend that fluxkit lets PyTorch choose, and by each."""
+    """One picture's: by the backend that fluxkit lets PyTorch choose, by each, and with other layouts of its inputs."""
     flux, long = run.flux, run.setting.tokens
-    qkv = torch.randn(1, long, 3 * flux.width, device=DEVICE, dtype=BF16)
-    parts = [one.unflatten(-1, (flux.heads, flux.head_width)).transpose(1, 2) for one in qkv.chunk(3, dim=-1)]
     work = 4.0 * long**2 * flux.width
+
+    def parts_of(columns: int) -> list[torch.Tensor]:
+        """q, k and v side by side in rows of so many widths."""
+        rows = torch.randn(1, long, columns * flux.width, device=DEVICE, dtype=BF16)[..., : 3 * flux.width]
+        return [one.unflatten(-1, (flux.heads, flux.head_width)).transpose(1, 2) for one in rows.chunk(3, dim=-1)]
+
+    parts, wide = parts_of(3), parts_of(7)
     facts = {"chosen": work / seconds_of(lambda: attention(*parts)) / 1e12}
+    facts["wide_rows"] = work / seconds_of(lambda: attention(*wide)) / 1e12
+    by_head = [one.contiguous() for one in parts]
+    facts["by_head"] = work / seconds_of(lambda: attention(*by_head)) / 1e12
     if DEVICE.type == "cuda":
         from torch.nn.attention import SDPBackend, sdpa_kernel
 

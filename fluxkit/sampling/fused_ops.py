@@ -18,11 +18,13 @@ class FusedOps(PlainOps):
         scale_later: products in fp8 are made without scales, which is faster (1,491 against 1,335 TFLOP/s on an H100),
             and scaled by the kernel that reads them.
         whole_pieces: use `row_kernels.py` where the widths allow it, instead of `kernels.py` with its masks.
+        apart: what goes into attention gets a buffer of its own in single blocks too, instead of lying between the
+            feed-forward's numbers, 43 KB from row to row. `benchmarks/sampling.py` compares both.
     """
 
-    def __init__(self, kind: Kind, *, scale_later: bool = True, whole_pieces: bool = True) -> None:
+    def __init__(self, kind: Kind, *, scale_later: bool = True, whole_pieces: bool = True, apart: bool = False) -> None:
         super().__init__(kind)
-        self._pieces = whole_pieces
+        self._pieces, self._apart = whole_pieces, apart
         self._later = scale_later and kind == "fp8"
 
     def product(self, layer: Any, rows: Rows) -> Product:
@@ -96,12 +98,12 @@ class FusedOps(PlainOps):
     def queries(
         self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
     ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """As `PlainOps.queries`; a single stream is changed in place."""
+        """As `PlainOps.queries`; a single stream is changed in place, or left as it is where they are to lie apart."""
         kernel, options = self._rotation(heads)
         first = streams[0][0].values
         batch, inner = first.shape[0], first.shape[2]
         total = sum(x.values.shape[1] for x, _, _ in streams)
-        joint = first if len(streams) == 1 else first.new_empty(batch, total, inner)
+        joint = first if len(streams) == 1 and not self._apart else first.new_empty(batch, total, inner)
         half = inner // 3 // heads // 2
         offset = 0
         for product, norm_q, norm_k in streams:

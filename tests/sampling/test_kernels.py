@@ -66,6 +66,31 @@ def test_queries_of_one_stream_and_of_two(heads: int, pieces: bool) -> None:
     assert torch.equal(wide[:, :, qkv:], other[:, :, qkv:]), "the feed-forward's half of the rows is not touched"
 
 
+@pytest.mark.parametrize("pieces", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_queries_that_lie_apart_are_the_same(scaled: bool, pieces: bool) -> None:
+    import torch
+
+    from fluxkit.sampling.fused_ops import FusedOps
+    from fluxkit.sampling.ops import Product
+
+    heads, width = 2, 16
+    norms = [torch.nn.RMSNorm(width, eps=1e-6).bfloat16() for _ in range(2)]
+    rotary = tuple(torch.randn(7, width // 2).repeat_interleave(2, dim=1) for _ in range(2))
+    rows = torch.randn(2, 7, 3 * heads * width + 32).bfloat16()
+    qkv = rows[:, :, : 3 * heads * width]
+    scales = (torch.rand(14, 1), torch.rand(1, qkv.shape[2]).bfloat16(), torch.randn(qkv.shape[2]).bfloat16())
+    made = []
+    for apart in (True, False):  # the second one changes its input
+        ops = FusedOps("fp8", whole_pieces=pieces, apart=apart)
+        before = rows.clone()
+        made.append(ops.queries([(Product(qkv, *(scales if scaled else ())), *norms)], heads, rotary))  # type: ignore[arg-type]
+        assert torch.equal(rows, before) == apart
+    for one, two in zip(*made, strict=True):
+        assert torch.equal(one, two)
+        assert one.stride(2) == 3 * heads * width
+
+
 def test_the_int8_product() -> None:
     import torch
 
