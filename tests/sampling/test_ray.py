@@ -325,10 +325,11 @@ def test_a_ray_of_our_own_is_private_and_ctrl_c_ends_it(tiny_flux: Path, tmp_pat
     assert said["LISTEN"], done
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
     assert set(said["LISTEN"]) <= loopback, "nobody else can reach it"
-    made = len(pictures(tmp_path / "out"))
+    made = len(read_json(tmp_path / "out" / "manifest.json")["images"])
     assert made >= 3
     assert " ".join(said["SAID"]).startswith(f"Interrupted: {made} of 30 images are made"), done
-    assert len(read_json(tmp_path / "out" / "manifest.json")["images"]) == made
+    # A worker may have written one or two more, of which the command had not heard yet.
+    assert made <= len(pictures(tmp_path / "out")) <= made + 2
     # What it killed at its end may take a moment to be gone.
     wait_until(lambda: not alive(said["PIDS"]), "nothing that it started is left")
     assert leftovers(tmp_path / "out") == []
