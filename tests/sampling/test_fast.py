@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,15 @@ def pictures(sampler: FluxSampler, jobs: tuple[Job, ...] = JOBS, batch: int = 2)
     return [image.tobytes() for _, image in sampler.images(jobs, batch) if image is not None]
 
 
-def sampler_of(base: Path, kind: Any, adapter: Path | None = None, strength: float = 1.0) -> FluxSampler:
+def sampler_of(
+    base: Path,
+    kind: Any,
+    adapter: Path | None = None,
+    strength: float = 1.0,
+    on_notice: Callable[[str], None] = silent,
+) -> FluxSampler:
     quantizer = RowQuantizer(kind) if kind else Plain()
-    sampler = FluxSampler(base, None, quantizer, on_notice=silent)
+    sampler = FluxSampler(base, None, quantizer, on_notice=on_notice)
     sampler.encode(job.prompt for job in JOBS)
     sampler.load_transformer((AdapterWeight(adapter),) if adapter else (), strength)
     return sampler
@@ -118,9 +125,7 @@ def test_streamed_blocks_make_the_same_pictures(tiny_flux: Path, monkeypatch: py
     needed = predicted_bytes(sizes, 0, 1, 64, 48)
     for free, streamed in ((needed - 1, True), (2**33, False)):
         monkeypatch.setattr(fast_sampler, "free_gpu_bytes", lambda _device, free=free: int(free))
-        sampler = FluxSampler(tiny_flux, None, RowQuantizer("fp8"), on_notice=notices.append)
-        sampler.encode(job.prompt for job in JOBS)
-        sampler.load_transformer((), 1.0)
+        sampler = sampler_of(tiny_flux, "fp8", on_notice=notices.append)
         sampler.auto_batch_size(JOBS[0])
         assert ("streamed" in notices[-1]) == streamed, notices
         assert pictures(sampler, batch=1 if streamed else 2) == resident
@@ -143,9 +148,7 @@ def test_out_of_memory_climbs_down_the_ladder_and_says_so(tiny_flux: Path, monke
         return real(self, hidden_states, **given)
 
     monkeypatch.setattr(FastFlux, "forward", small)
-    sampler = FluxSampler(tiny_flux, None, RowQuantizer("int8"), on_notice=notices.append)
-    sampler.encode(job.prompt for job in JOBS)
-    sampler.load_transformer((), 1.0)
+    sampler = sampler_of(tiny_flux, "int8", on_notice=notices.append)
     assert pictures(sampler, batch=4) == expected
     assert [note.split(";")[0] for note in notices[1:]] == [
         "GPU memory ran out with 4 pictures at a time",
@@ -172,9 +175,7 @@ def test_tables_that_run_out_of_memory_give_up_what_a_batch_would(
 
     monkeypatch.setattr(fast_loader.FastLoader, "tables", small)
     notices: list[str] = []
-    sampler = FluxSampler(tiny_flux, None, RowQuantizer("int8"), on_notice=notices.append)
-    sampler.encode(job.prompt for job in JOBS)
-    sampler.load_transformer((), 1.0)
+    sampler = sampler_of(tiny_flux, "int8", on_notice=notices.append)
     assert pictures(sampler, batch=1) == expected
     assert notices[-1].startswith("GPU memory ran out; ")
 
@@ -197,9 +198,7 @@ def test_weights_that_don_t_fit_after_all_are_streamed_and_it_says_so(
 
     monkeypatch.setattr(fast_loader.Loaded, "settle", small)
     notices: list[str] = []
-    sampler = FluxSampler(tiny_flux, None, RowQuantizer("fp8"), on_notice=notices.append)
-    sampler.encode(job.prompt for job in JOBS)
-    sampler.load_transformer((), 1.0)
+    sampler = sampler_of(tiny_flux, "fp8", on_notice=notices.append)
     assert pictures(sampler, batch=1) == expected
     assert "2 of the model's blocks are streamed from RAM" in notices[2]
     monkeypatch.setattr(
@@ -239,9 +238,7 @@ def test_a_black_picture_is_made_again_in_bfloat16(tiny_flux: Path, monkeypatch:
 
     monkeypatch.setattr(FastFlux, "forward", overflowing)
     notices: list[str] = []
-    sampler = FluxSampler(tiny_flux, None, RowQuantizer("fp8"), on_notice=notices.append)
-    sampler.encode(job.prompt for job in JOBS)
-    sampler.load_transformer((), 1.0)
+    sampler = sampler_of(tiny_flux, "fp8", on_notice=notices.append)
     made = {job: image.tobytes() for job, image in sampler.images(JOBS, 2) if image is not None}
     assert [made[job] for job in JOBS] == [quantized[0], precise[1], quantized[2], precise[3]]
     assert "2 pictures came out black" in notices[-1]
