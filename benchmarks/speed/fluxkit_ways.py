@@ -13,7 +13,7 @@ from benchmarks.speed.timing import Begin, timed
 from fluxkit.sampling.compiling import compile_blocks
 from fluxkit.sampling.fastflux import FastFlux
 from fluxkit.sampling.first_block import FirstBlockCache
-from fluxkit.sampling.fused_ops import FusedOps
+from fluxkit.sampling.fused_ops import FusedOps, best_ops
 from fluxkit.sampling.linears import RowLinear
 from fluxkit.sampling.ops import PlainOps
 from fluxkit.sampling.step_graph import StepGraph
@@ -42,14 +42,14 @@ def load_fast(run: Run, name: str, kind: Any, ops: PlainOps) -> tuple[FastFlux, 
 
 
 def fused(kind: Any) -> PlainOps:
-    """What fluxkit takes here: fused operations need a GPU."""
-    return FusedOps(kind) if DEVICE.type == "cuda" else PlainOps(kind)
+    """What fluxkit takes here."""
+    return best_ops(kind, torch.cuda.get_device_capability() if DEVICE.type == "cuda" else None)
 
 
 def fast(
     run: Run, name: str, kind: Any, batches: tuple[int, ...] = (1,), *,
     pieces: bool = True, later: bool = True, graph: bool = False, quick: bool = True, pictures: int = 8,
-    apart: bool = False, profiled: bool = False,
+    exact: bool = False, profiled: bool = False,
 ) -> None:  # fmt: skip
     """Fluxkit's own arrangement with fused kernels, nothing compiled.
 
@@ -63,11 +63,13 @@ def fast(
         graph: each step is one CUDA graph.
         quick: the decoder works with channels last.
         pictures: of each batch size, at most: of 8, the wait for the last PNGs is a tenth of a second each.
-        apart: what goes into attention has a buffer of its own in single blocks too.
+        exact: attention stays in bf16.
         profiled: a step is taken apart.
     """
     cuda = DEVICE.type == "cuda"
-    ops = FusedOps(kind, scale_later=later, whole_pieces=pieces, apart=apart) if cuda else PlainOps(kind)
+    ops = fused(kind)
+    if cuda and not (pieces and later and not exact):
+        ops = FusedOps(kind, scale_later=later, whole_pieces=pieces)
     model, begin = load_fast(run, name, kind, ops)
     if quick:
         run.pipeline.vae = run.pipeline.quick_vae
@@ -170,7 +172,7 @@ def capped(run: Run, gib: float) -> None:
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
     torch.cuda.set_per_process_memory_fraction(gib / total)
     try:
-        _, begin = load_fast(run, f"cap-{gib}", "fp8", FusedOps("fp8"))
+        _, begin = load_fast(run, f"cap-{gib}", "fp8", fused("fp8"))
         run.pipeline.plain_vae.to("cpu")
         run.pipeline.vae = run.pipeline.quick_vae
         timed(run, f"cap-{gib}", "fp8_one_scale", 1, begin=begin)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.kernel_checks import BOUNDS, errors
+from benchmarks.kernel_checks import ATTENTION_BOUND, BOUNDS, attention_errors, errors
 from benchmarks.speed.device import BF16, DEVICE, graphed_seconds
 from benchmarks.speed.pipeline import TEXT_TOKENS
 from benchmarks.speed.run import Run
@@ -14,7 +14,7 @@ from fluxkit.sampling.fused_ops import FusedOps
 from fluxkit.sampling.ops import Product, columns
 
 Calls = dict[str, tuple[Callable[[FusedOps], object], int]]  # by name, with the bytes that each reads and writes
-ONE_KERNEL = ("norm_modulate", "add_norm", "add_gated")  # the same for whole pieces and for any width
+ONE_KERNEL = ("norm_modulate", "add_norm")  # the same for whole pieces and for any width
 
 
 def check_kernels(run: Run) -> None:
@@ -25,6 +25,9 @@ def check_kernels(run: Run) -> None:
         found = errors(kind, run.flux.heads, run.flux.head_width, DEVICE)
         beyond = [name for name, error in found.items() if not error < bound]
         run.record(f"check-{kind}", beyond=beyond, relative_error=found)
+    found = attention_errors(run.flux.heads, run.flux.head_width, DEVICE)
+    beyond = [name for name, error in found.items() if not error < ATTENTION_BOUND]
+    run.record("check-attention", beyond=beyond, relative_error=found)
     return None
 
 
@@ -69,6 +72,12 @@ def kernels(run: Run) -> None:
                 seconds = graphed_seconds(functools.partial(call, FusedOps("fp8", whole_pieces=pieces)))
                 facts[way] = [round(seconds * 1e6, 1), round(size / seconds / 1e9)]
             run.record(f"kernel-{name}-{form}", microseconds_and_gb_s=facts)
+    qkv, rate = columns(Product(wide, scale, column, bias), 0, 3 * width), {}
+    for way, ops in (("bf16", FusedOps("fp8")), ("quantized", FusedOps("fp8", quantized_attention=True))):
+        call = functools.partial(ops.attend, [(qkv, norm, norm)], run.flux.heads, rotary)
+        seconds = graphed_seconds(call, repeat=40)
+        rate[way] = [round(seconds * 1e6, 1), round(4.0 * tokens**2 * width / seconds / 1e12)]
+    run.record("kernel-attend", microseconds_and_tflops=rate)
 
 
 def _calls(given: Operands, product: Product) -> Calls:
@@ -89,7 +98,6 @@ def _calls(given: Operands, product: Product) -> Calls:
         "queries_single": (lambda ops: ops.queries([(qkv, norm, norm)], heads, rotary),
                            (8 if product.scale is None else 12) * n),
         "queries_double": (lambda ops: ops.queries([(text, norm, norm), (pixels, norm, norm)], heads, rotary), 12 * n),
-        "add_gated": (lambda ops: ops.add_gated(x, parts[2], one), 6 * n),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Diffusers' pipeline, around whichever transformer and VAE a variant measures."""
+"""The pipeline around whichever transformer and VAE a variant measures: diffusers', or fluxkit's own for its own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from diffusers import FluxPipeline
 from benchmarks.speed.device import BF16, DEVICE, clock, free
 from benchmarks.speed.flux import Flux, flux_of, full_encoders, full_vae, quick_decoder
 from fluxkit.sampling.decoding import picture
+from fluxkit.sampling.fastflux import FastFlux
+from fluxkit.sampling.light import denoise
 from fluxkit.sampling.tables import Condition
 from fluxkit.sampling.tiny_flux import make_tiny_flux
 
@@ -96,17 +98,24 @@ class Pipeline:
         free()
 
     def denoise(self, seeds: tuple[int, ...], steps: int | None = None) -> torch.Tensor:
-        """Packed latents of these seeds, from the prompt's embeddings."""
-        count = len(seeds)
+        """Packed latents of these seeds, from the prompt's embeddings, in the loop that goes with the transformer."""
+        embeds = self.embeds.expand(len(seeds), -1, -1)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        size, steps = self.setting.size, steps or self.setting.steps
+        if isinstance(self.pipe.transformer, FastFlux):
+            with torch.no_grad():
+                return denoise(
+                    self.pipe.transformer, self.pipe.scheduler.config, embeds, (size, size), steps, generators
+                )
         with torch.no_grad():
             latents: torch.Tensor = self.pipe(
-                prompt_embeds=self.embeds.expand(count, -1, -1),
-                pooled_prompt_embeds=self.pooled.expand(count, -1),
-                width=self.setting.size,
-                height=self.setting.size,
-                num_inference_steps=steps or self.setting.steps,
+                prompt_embeds=embeds,
+                pooled_prompt_embeds=self.pooled.expand(len(seeds), -1),
+                width=size,
+                height=size,
+                num_inference_steps=steps,
                 guidance_scale=GUIDANCE,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+                generator=generators,
                 output_type="latent",
             ).images
         return latents

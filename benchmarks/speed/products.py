@@ -7,9 +7,8 @@ import torch
 
 from benchmarks.speed.device import BF16, DEVICE, seconds_of
 from benchmarks.speed.run import Run
-from fluxkit.sampling.blocks import attention
 from fluxkit.sampling.linears import RowLinear, int8_fused_product
-from fluxkit.sampling.ops import quantize_rows
+from fluxkit.sampling.ops import attention, quantize_rows
 
 # Block M, N, K, warps, stages of the int8 product.
 TILES = (

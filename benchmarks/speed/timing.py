@@ -96,12 +96,16 @@ def psnr(one: Any, two: Any) -> float:
 
 
 def limit(run: Run, kind: str, batch: int) -> float:
-    """Seconds that a step's products take at this run's rates; attention is always in bf16."""
-    rates = run.findings.rates
-    if kind not in rates:
+    """Seconds that a step's products, and attention's, take at this run's rates.
+
+    Attention is made in bf16, or in int8 and fp8: then at the rate of products in fp8 without scales, the fastest.
+    """
+    rates, ops = run.findings.rates, getattr(run.pipeline.pipe.transformer, "ops", None)
+    attention = "fp8_one_scale" if getattr(ops, "quantized_attention", False) else "bf16"
+    if kind not in rates or attention not in rates:
         return math.nan
     count = flops(run, batch)
-    return count["linear"] / rates[kind] + count["attention"] / rates["bf16"]
+    return count["linear"] / rates[kind] + count["attention"] / rates[attention]
 
 
 def flops(run: Run, batch: int) -> dict[str, float]:

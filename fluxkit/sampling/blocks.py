@@ -11,12 +11,6 @@ from fluxkit.sampling.ops import PlainOps, Rows, WeightKind, columns
 Source = Callable[[str], torch.Tensor]
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """(batch, heads, tokens, head width) each → (batch, tokens, heads · head width)."""
-    out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    return out.transpose(1, 2).flatten(2, 3)
-
-
 class _Parts:
     """Reads a block's weights from a source and makes its layers."""
 
@@ -64,35 +58,42 @@ class DoubleBlock(torch.nn.Module):  # type: ignore[misc]  # torch is not typed 
         self,
         image: torch.Tensor,
         text: torch.Tensor,
+        normed: tuple[Rows, Rows],
         modulation: tuple[torch.Tensor, torch.Tensor],
+        following: tuple[torch.Tensor, torch.Tensor],
         rotary: tuple[torch.Tensor, torch.Tensor],
         ops: PlainOps,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and text, each (batch, tokens, width), with the rows of the tables for both (batch, 6 · width)."""
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation[0].chunk(6, dim=1)
-        text_shift, text_scale, text_gate, text_ff_shift, text_ff_scale, text_ff_gate = modulation[1].chunk(6, dim=1)
-        joined = ops.queries(
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[Rows, Rows]]:
+        """Image and text, each (batch, tokens, width), as they are and normalized, in and out.
+
+        `modulation` has the rows of this block's tables for both, (batch, 6 · width), `following` those by which the
+        results are normalized.
+        """
+        parts, text_parts = (one.chunk(6, dim=1) for one in modulation)
+        attended = ops.attend(
             [
-                (
-                    ops.product(self.text_qkv, ops.norm_modulate(text, text_scale, text_shift)),
-                    self.text_norm_q,
-                    self.text_norm_k,
-                ),
-                (ops.product(self.qkv, ops.norm_modulate(image, scale, shift)), self.norm_q, self.norm_k),
+                (ops.product(self.text_qkv, normed[1]), self.text_norm_q, self.text_norm_k),
+                (ops.product(self.qkv, normed[0]), self.norm_q, self.norm_k),
             ],
             self.heads,
             rotary,
         )
-        attended = attention(*joined)
         tokens = text.shape[1]
         change = ops.product(self.out, ops.rows(attended[:, tokens:]))
-        image, rows = ops.add_norm(image, gate, change, ff_scale, ff_shift)
-        image = ops.add_gated(image, ff_gate, ops.product(self.down, ops.activate(ops.product(self.up, rows))))
+        image, rows = ops.add_norm(image, parts[2], change, parts[4], parts[3])
+        change = ops.product(self.down, ops.activate(ops.product(self.up, rows)))
+        image, next_image = ops.add_norm(image, parts[5], change, *scale_and_shift(following[0]))
         change = ops.product(self.text_out, ops.rows(attended[:, :tokens]))
-        text, rows = ops.add_norm(text, text_gate, change, text_ff_scale, text_ff_shift)
-        up = ops.product(self.text_up, rows)
-        text = ops.add_gated(text, text_ff_gate, ops.product(self.text_down, ops.activate(up)))
-        return image, text
+        text, rows = ops.add_norm(text, text_parts[2], change, text_parts[4], text_parts[3])
+        change = ops.product(self.text_down, ops.activate(ops.product(self.text_up, rows)))
+        text, next_text = ops.add_norm(text, text_parts[5], change, *scale_and_shift(following[1]))
+        return image, text, (next_image, next_text)
+
+
+def scale_and_shift(modulation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a double block's first norm, (batch, width) each, of (batch, 6 · width)."""
+    shift, scale = modulation.chunk(6, dim=1)[:2]
+    return scale, shift
 
 
 class SingleBlock(torch.nn.Module):  # type: ignore[misc]
@@ -123,5 +124,5 @@ class SingleBlock(torch.nn.Module):  # type: ignore[misc]
         width = joined.shape[2]
         product = ops.product(self.qkv_up, normed)
         qkv, up = columns(product, 0, 3 * width), columns(product, 3 * width, 7 * width)
-        attended = attention(*ops.queries([(qkv, self.norm_q, self.norm_k)], self.heads, rotary))
+        attended = ops.attend([(qkv, self.norm_q, self.norm_k)], self.heads, rotary)
         return ops.add_norm(joined, gate, ops.product(self.out, ops.activate(up, attended)), scale, shift)

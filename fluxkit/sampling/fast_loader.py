@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxkit.hardware import gpus, host_memory
 from fluxkit.sampling.base_weights import BaseWeights, transformer_folder
-from fluxkit.sampling.fused_ops import FusedOps
+from fluxkit.sampling.fused_ops import best_ops
 from fluxkit.sampling.memory import GIB_FIRST_BLOCK, Weights
 from fluxkit.sampling.ops import PlainOps, WeightKind
 from fluxkit.sampling.plan import AdapterWeight
@@ -219,11 +219,10 @@ def _block(name: str, doubles: int) -> int:
 
 
 def _ops(kind: WeightKind, device: "torch.device") -> PlainOps:
-    """What lies between the products: fused where Triton has bfloat16 (compute capability 8.0)."""
     import torch
 
-    fused = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return (FusedOps if fused else PlainOps)("bf16" if kind == "nf4" else kind)
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return best_ops("bf16" if kind == "nf4" else kind, capability)
 
 
 def _sizes(model: "FastFlux") -> Weights:

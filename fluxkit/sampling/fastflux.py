@@ -15,7 +15,7 @@ from typing import Any
 
 import torch  # noqa: TID253 - torch modules; whoever imports this has torch loaded already
 
-from fluxkit.sampling.blocks import DoubleBlock, SingleBlock, Source
+from fluxkit.sampling.blocks import DoubleBlock, SingleBlock, Source, scale_and_shift
 from fluxkit.sampling.first_block import FirstBlockCache
 from fluxkit.sampling.frame import FluxConfig, frame_parts, rotary_angles
 from fluxkit.sampling.ops import PlainOps, WeightKind
@@ -183,7 +183,7 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
             image = self._rest(image, text, rows, rotary, first=0)
         else:
             added = -image  # a copy in any case: fused operations work in place
-            image, text = self._double(0, image, text, rows, rotary)
+            image, text = self._doubles(image, text, rows, rotary, 0, 1)
             added += image
             image = cache.through(added, image, text, rows, partial(self._rest, rotary=rotary, first=1))
         scale, shift = rows["norm_out"].chunk(2, dim=1)
@@ -191,26 +191,36 @@ class FastFlux(torch.nn.Module):  # type: ignore[misc]
         result: torch.Tensor = self.proj_out(plain * (1 + scale)[:, None, :] + shift[:, None, :])
         return result
 
-    def _double(
-        self, index: int, image: torch.Tensor, text: torch.Tensor, rows: Mapping[str, torch.Tensor], rotary: Any
+    def _doubles(
+        self,
+        image: torch.Tensor,
+        text: torch.Tensor,
+        rows: Mapping[str, torch.Tensor],
+        rotary: Any,
+        first: int,
+        stop: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        name = f"transformer_blocks.{index}."
-        modulation = (rows[f"{name}norm1"], rows[f"{name}norm1_context"])
-        with self._lent(index):
-            both: tuple[torch.Tensor, torch.Tensor] = self.doubles[index](image, text, modulation, rotary, self.ops)
-        return both
+        """Image and text after the double blocks from `first` until `stop`."""
+        names = [f"transformer_blocks.{index}." for index in range(first, stop)]
+        modulations = [(rows[f"{name}norm1"], rows[f"{name}norm1_context"]) for name in names]
+        streams = zip((image, text), modulations[0], strict=True)
+        normed = tuple(self.ops.norm_modulate(x, *scale_and_shift(modulation)) for x, modulation in streams)
+        # The last block's normalized results are not needed; another form of block would have to be compiled by itself.
+        for index, (modulation, following) in enumerate(pairwise([*modulations, modulations[-1]]), start=first):
+            with self._lent(index):
+                image, text, normed = self.doubles[index](image, text, normed, modulation, following, rotary, self.ops)
+        return image, text
 
     def _rest(
         self, image: torch.Tensor, text: torch.Tensor, rows: Mapping[str, torch.Tensor], rotary: Any, first: int
     ) -> torch.Tensor:
         """The image's tokens after the double blocks from `first` on and all single blocks."""
-        for index in range(first, len(self.doubles)):
-            image, text = self._double(index, image, text, rows, rotary)
+        if first < len(self.doubles):
+            image, text = self._doubles(image, text, rows, rotary, first, len(self.doubles))
         joined = torch.cat([text, image], dim=1)
         singles = [rows[f"single_transformer_blocks.{index}.norm"] for index in range(len(self.singles))]
         shift, scale, _ = singles[0].chunk(3, dim=1)
         normed = self.ops.norm_modulate(joined, scale, shift)
-        # The last block's normalized result is not needed; another form of block would have to be compiled by itself.
         for index, (block, modulation) in enumerate(zip(self.singles, pairwise([*singles, singles[-1]]), strict=True)):
             with self._lent(len(self.doubles) + index):
                 joined, normed = block(joined, normed, modulation, rotary, self.ops)

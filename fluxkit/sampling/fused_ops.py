@@ -18,13 +18,14 @@ class FusedOps(PlainOps):
         scale_later: products in fp8 are made without scales, which is faster (1,491 against 1,335 TFLOP/s on an H100),
             and scaled by the kernel that reads them.
         whole_pieces: use `row_kernels.py` where the widths allow it, instead of `kernels.py` with its masks.
-        apart: what goes into attention gets a buffer of its own in single blocks too, instead of lying between the
-            feed-forward's numbers, 43 KB from row to row. `benchmarks/sampling.py` compares both.
+        quantized_attention: attention is quantized too (`quantized_attention.py`), where products are scaled later.
     """
 
-    def __init__(self, kind: Kind, *, scale_later: bool = True, whole_pieces: bool = True, apart: bool = False) -> None:
+    def __init__(
+        self, kind: Kind, *, scale_later: bool = True, whole_pieces: bool = True, quantized_attention: bool = False
+    ) -> None:
         super().__init__(kind)
-        self._pieces, self._apart = whole_pieces, apart
+        self._pieces, self.quantized_attention = whole_pieces, quantized_attention
         self._later = scale_later and kind == "fp8"
 
     def product(self, layer: Any, rows: Rows) -> Product:
@@ -98,12 +99,12 @@ class FusedOps(PlainOps):
     def queries(
         self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
     ) -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
-        """As `PlainOps.queries`; a single stream is changed in place, or left as it is where they are to lie apart."""
+        """As `PlainOps.queries`; a single stream is changed in place."""
         kernel, options = self._rotation(heads)
         first = streams[0][0].values
         batch, inner = first.shape[0], first.shape[2]
         total = sum(x.values.shape[1] for x, _, _ in streams)
-        joint = first if len(streams) == 1 and not self._apart else first.new_empty(batch, total, inner)
+        joint = first if len(streams) == 1 else first.new_empty(batch, total, inner)
         half = inner // 3 // heads // 2
         offset = 0
         for product, norm_q, norm_k in streams:
@@ -120,18 +121,15 @@ class FusedOps(PlainOps):
         query, key, value = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in joint.chunk(3, dim=-1))
         return query, key, value
 
-    def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: Product) -> "torch.Tensor":
-        """As `PlainOps.add_gated`, in place."""
-        from fluxkit.sampling.kernels import add_gated_kernel
+    def attend(
+        self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
+    ) -> "torch.Tensor":
+        """As `PlainOps.attend`."""
+        from fluxkit.sampling.quantized_attention import attend, can_attend
 
-        batch, tokens, width = x.shape
-        x, values = x.contiguous(), change.values.contiguous()
-        scaled, factors = _factors(change, x)
-        add_gated_kernel[(batch * tokens,)](
-            x, gate, values, *factors, tokens, gate.stride(0),
-            D=width, BLOCK=_power(width), SCALED=scaled, num_warps=_warps(width),
-        )  # fmt: skip
-        return x
+        if self.quantized_attention and can_attend(streams, heads):
+            return attend(streams, heads, rotary)
+        return super().attend(streams, heads, rotary)
 
     def add_norm(
         self, x: "torch.Tensor", gate: "torch.Tensor", change: Product, scale: "torch.Tensor", shift: "torch.Tensor"
@@ -145,7 +143,8 @@ class FusedOps(PlainOps):
         scaled, factors = _factors(change, x)
         add_norm_kernel[(batch * tokens,)](
             x, gate, values, *factors, scale, shift, out, scales, tokens, gate.stride(0), scale.stride(0),
-            D=width, BLOCK=_power(width), SCALED=scaled, KIND=_KIND_NUMBER[self.kind], num_warps=_warps(width),
+            D=width, BLOCK=_power(width), SCALED=scaled, KIND=_KIND_NUMBER[self.kind],
+            num_warps=4,
         )  # fmt: skip
         return x, Rows(out, scales if self.kind != "bf16" else None)
 
@@ -154,6 +153,19 @@ class FusedOps(PlainOps):
 
         dtype = {"bf16": like.dtype, "fp8": torch.float8_e4m3fn, "int8": torch.int8}[self.kind]
         return like.new_empty(shape, dtype=dtype), like.new_empty(shape[0] * shape[1], 1, dtype=torch.float32)
+
+
+def best_ops(kind: Kind, capability: tuple[int, int] | None) -> PlainOps:
+    """What lies between the products, as fast as this device does it.
+
+    Args:
+        kind: of the products.
+        capability: the GPU's compute capability; None without one. Triton has bfloat16 from 8.0. Attention is quantized
+            where that was measured to be faster, with fp8 on 9.0.
+    """
+    if capability is None or capability < (8, 0):
+        return PlainOps(kind)
+    return FusedOps(kind, quantized_attention=kind == "fp8" and capability == (9, 0))
 
 
 def _factors(product: Product | None, unused: "torch.Tensor") -> "tuple[bool, tuple[Any, Any, Any]]":

@@ -127,28 +127,12 @@ def rotate_kernel(
 
 
 @triton.jit
-def add_gated_kernel(
-    x_ptr, gate_ptr, change_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, length, gate_stride,
-    D: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr,
-):  # fmt: skip
-    """X += gate · change, row by row, with the picture's own gate."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    mask = columns < D
-    x = tl.load(x_ptr + row * D + columns, mask=mask).to(tl.float32)
-    gate = tl.load(gate_ptr + (row // length) * gate_stride + columns, mask=mask).to(tl.float32)
-    change = tl.load(change_ptr + row * D + columns, mask=mask).to(tl.float32)
-    change = _finish(change, row, columns, mask, row_scale_ptr, column_scale_ptr, bias_ptr, SCALED)
-    tl.store(x_ptr + row * D + columns, (x + gate * change).to(x_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def add_norm_kernel(
     x_ptr, gate_ptr, change_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, scale_ptr, shift_ptr,
     out_ptr, out_scale_ptr, length, gate_stride, mod_stride,
     D: tl.constexpr, BLOCK: tl.constexpr, SCALED: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """`add_gated_kernel`, and `norm_modulate_kernel` of the sum while it is at hand."""
+    """X += gate · change with the picture's own gate, and `norm_modulate_kernel` of the sum while it is at hand."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     mask = columns < D

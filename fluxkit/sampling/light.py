@@ -4,7 +4,7 @@ It makes what diffusers' FluxPipeline makes, to the bit (tested), and is called 
 diffusers' pipeline imports transformers, peft and much of torch that no picture needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -59,27 +59,51 @@ class LightPipeline:
         Returns:
             `images`: packed latents, (batch, height/16 · width/16, 64).
         """
-        import torch
+        images = denoise(
+            self.transformer, self.scheduler.config, prompt_embeds, (width, height), num_inference_steps, generator
+        )
+        return SimpleNamespace(images=images)
 
-        device, dtype = prompt_embeds.device, prompt_embeds.dtype
-        rows, columns = height // 16, width // 16
-        channels = self.transformer.config.in_channels // 4
-        shape = (1, channels, 2 * rows, 2 * columns)
-        noise = torch.cat([torch.randn(shape, generator=one, dtype=dtype) for one in generator])
-        packed = noise.view(len(noise), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
-        latents = packed.reshape(len(noise), rows * columns, channels * 4).to(device)
-        places = torch.zeros(rows, columns, 3)
-        places[..., 1] += torch.arange(rows)[:, None]
-        places[..., 2] += torch.arange(columns)[None, :]
-        image_ids = places.reshape(-1, 3).to(device, dtype)
-        text_ids = torch.zeros(prompt_embeds.shape[1], 3, device=device, dtype=dtype)
-        shares = torch.from_numpy(sigmas(self.scheduler.config, width, height, num_inference_steps)).to(device)
-        given = {"encoder_hidden_states": prompt_embeds, "txt_ids": text_ids, "img_ids": image_ids}
-        # A tensor on the device, first in the product, as diffusers has it: a CPU rounds it to bfloat16 there.
-        for length in shares.diff():
-            velocity = self.transformer(**given, hidden_states=latents)[0]
-            latents = (latents.float() + length * velocity).to(velocity.dtype)
-        return SimpleNamespace(images=latents)
+
+def denoise(
+    transformer: Any,
+    scheduler: Mapping[str, Any],
+    prompt_embeds: "torch.Tensor",
+    size: tuple[int, int],
+    steps: int,
+    generators: "Sequence[torch.Generator]",
+) -> "torch.Tensor":
+    """Packed latents, (batch, height/16 · width/16, 64).
+
+    Args:
+        transformer: a `FastFlux` that was told what comes.
+        scheduler: diffusers' configuration of it.
+        prompt_embeds: T5's, (batch, tokens, width) on the device.
+        size: width and height of the pictures, in pixels.
+        steps: denoising steps.
+        generators: one a picture, on the CPU.
+    """
+    import torch
+
+    (width, height), (device, dtype) = size, (prompt_embeds.device, prompt_embeds.dtype)
+    rows, columns = height // 16, width // 16
+    channels = transformer.config.in_channels // 4
+    shape = (1, channels, 2 * rows, 2 * columns)
+    noise = torch.cat([torch.randn(shape, generator=one, dtype=dtype) for one in generators])
+    packed = noise.view(len(noise), channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
+    latents = packed.reshape(len(noise), rows * columns, channels * 4).to(device)
+    places = torch.zeros(rows, columns, 3)
+    places[..., 1] += torch.arange(rows)[:, None]
+    places[..., 2] += torch.arange(columns)[None, :]
+    image_ids = places.reshape(-1, 3).to(device, dtype)
+    text_ids = torch.zeros(prompt_embeds.shape[1], 3, device=device, dtype=dtype)
+    shares = torch.from_numpy(sigmas(scheduler, width, height, steps)).to(device)
+    given = {"encoder_hidden_states": prompt_embeds, "txt_ids": text_ids, "img_ids": image_ids}
+    # A tensor on the device, first in the product, as diffusers has it: a CPU rounds it to bfloat16 there.
+    for length in shares.diff():
+        velocity = transformer(**given, hidden_states=latents)[0]
+        latents = (latents.float() + length * velocity).to(velocity.dtype)
+    return latents
 
 
 def _file(base: str, name: str, revision: str | None) -> Path:

@@ -80,6 +80,14 @@ def quantize_rows(x: "torch.Tensor", kind: Kind, *, short_scale: bool = False) -
     return Rows((wide * (INT8_MAX / largest)).round().to(torch.int8), (largest / INT8_MAX).view(-1, 1))
 
 
+def attention(query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor") -> "torch.Tensor":
+    """(batch, heads, tokens, head width) each → (batch, tokens, heads · head width)."""
+    import torch
+
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    return out.transpose(1, 2).flatten(2, 3)
+
+
 class PlainOps:
     """In torch operations: any device; the order of roundings is diffusers'."""
 
@@ -130,15 +138,17 @@ class PlainOps:
         query, key = (_rotate(one, rotary) for one in (query, key))
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
-    def add_gated(self, x: "torch.Tensor", gate: "torch.Tensor", change: Product) -> "torch.Tensor":
-        """X + gate · change, with the picture's gate (batch, width)."""
-        return x + gate[:, None] * change.values
+    def attend(
+        self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
+    ) -> "torch.Tensor":
+        """Attention over what `queries` makes of the same arguments: (batch, all tokens, heads · head width)."""
+        return attention(*self.queries(streams, heads, rotary))
 
     def add_norm(
         self, x: "torch.Tensor", gate: "torch.Tensor", change: Product, scale: "torch.Tensor", shift: "torch.Tensor"
     ) -> "tuple[torch.Tensor, Rows]":
-        """`add_gated`, and `norm_modulate` of its result."""
-        x = self.add_gated(x, gate, change)
+        """X + gate · change, with the picture's gate (batch, width), and `norm_modulate` of that."""
+        x = x + gate[:, None] * change.values
         return x, self.norm_modulate(x, scale, shift)
 
 

@@ -96,7 +96,7 @@ def activate_row_kernel(
 
 
 @triton.jit
-def _heads(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED: tl.constexpr):
+def head_rows(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED: tl.constexpr):
     """Some heads of a row, (heads, width of a head), finished where the product left that to the reader."""
     x = tl.load(x_row + place).to(tl.float32)
     if SCALED:
@@ -127,7 +127,7 @@ def rotate_row_kernel(
     if part == 2:
         for group in tl.static_range(HEADS // GROUP):
             place = first + group * GROUP * width
-            x = _heads(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED)
+            x = head_rows(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED)
             tl.store(out_row + place, x.to(out_ptr.dtype.element_ty))
     else:
         weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
@@ -137,7 +137,7 @@ def rotate_row_kernel(
         sin = tl.load(sin_ptr + position * width + columns)
         for group in tl.static_range(HEADS // GROUP):
             place = first + group * GROUP * width
-            x = _heads(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED)
+            x = head_rows(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED)
             x = x * (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / width + eps))[:, None] * weight
             real, imaginary = tl.split(tl.reshape(x, (GROUP, HALF, 2)))
             turned = tl.reshape(tl.join(-imaginary, real), (GROUP, width))

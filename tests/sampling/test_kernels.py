@@ -66,31 +66,6 @@ def test_queries_of_one_stream_and_of_two(heads: int, pieces: bool) -> None:
     assert torch.equal(wide[:, :, qkv:], other[:, :, qkv:]), "the feed-forward's half of the rows is not touched"
 
 
-@pytest.mark.parametrize("pieces", [True, False])
-@pytest.mark.parametrize("scaled", [True, False])
-def test_queries_that_lie_apart_are_the_same(scaled: bool, pieces: bool) -> None:
-    import torch
-
-    from fluxkit.sampling.fused_ops import FusedOps
-    from fluxkit.sampling.ops import Product
-
-    heads, width = 2, 16
-    norms = [torch.nn.RMSNorm(width, eps=1e-6).bfloat16() for _ in range(2)]
-    rotary = tuple(torch.randn(7, width // 2).repeat_interleave(2, dim=1) for _ in range(2))
-    rows = torch.randn(2, 7, 3 * heads * width + 32).bfloat16()
-    qkv = rows[:, :, : 3 * heads * width]
-    scales = (torch.rand(14, 1), torch.rand(1, qkv.shape[2]).bfloat16(), torch.randn(qkv.shape[2]).bfloat16())
-    made = []
-    for apart in (True, False):  # the second one changes its input
-        ops = FusedOps("fp8", whole_pieces=pieces, apart=apart)
-        before = rows.clone()
-        made.append(ops.queries([(Product(qkv, *(scales if scaled else ())), *norms)], heads, rotary))  # type: ignore[arg-type]
-        assert torch.equal(rows, before) == apart
-    for one, two in zip(*made, strict=True):
-        assert torch.equal(one, two)
-        assert one.stride(2) == 3 * heads * width
-
-
 def test_the_int8_product() -> None:
     import torch
 
@@ -103,19 +78,6 @@ def test_the_int8_product() -> None:
     layer.tile = (16, 32, 32, 4, 2)
     near(layer(rows), plain, 0.005)
     near(plain, torch.nn.functional.linear(x, weight, bias), 0.03)
-
-
-def test_a_gated_change_is_added_in_place() -> None:
-    import torch
-
-    from fluxkit.sampling.fused_ops import FusedOps
-    from fluxkit.sampling.ops import PlainOps, Product
-
-    x, change = torch.randn(2, 5, 96).bfloat16(), torch.randn(2, 5, 96).bfloat16()
-    gate = torch.randn(2, 3 * 96).bfloat16().chunk(3, dim=1)[1]
-    expected = PlainOps("bf16").add_gated(x, gate, Product(change))
-    assert FusedOps("bf16").add_gated(x, gate, Product(change)) is x
-    near(x, expected, 0.01)
 
 
 def unfinished(values: Any) -> tuple[Any, Any]:
@@ -147,8 +109,6 @@ def test_consumers_apply_the_scales_that_a_product_left_out(heads: int, pieces: 
     near(fused.activate(up).values, plain.activate(up_finished).values, 0.01)
     x, gate = torch.randn(2, 7, inner).bfloat16(), torch.randn(2, 3 * inner).bfloat16().chunk(3, dim=1)[1]
     change, change_finished = (columns(one, 0, inner) for one in (product, finished))
-    expected = plain.add_gated(x, gate, change_finished)
-    near(fused.add_gated(x, gate, change), expected, 0.01)
     for kind, bound in (("bf16", 0.01), ("int8", 0.02)):
         scale, shift = torch.randn(2, 6 * inner).bfloat16().chunk(6, dim=1)[2:4]
         for given in (change, change_finished):
@@ -330,4 +290,30 @@ def test_what_the_benchmark_holds_a_gpus_kernels_to(kind: Any) -> None:
 
     found = errors(kind, 3, 16, torch.device("cpu"))
     assert max(found.values()) < BOUNDS[kind], found
-    assert len(found) == (23 if kind == "fp8" else 13)
+    assert len(found) == (21 if kind == "fp8" else 12)
+
+
+def test_quantized_attention_is_as_exact_as_a_product_in_fp8() -> None:
+    import torch
+
+    from benchmarks.kernel_checks import attention_errors
+
+    # The interpreter rounds to fp8 in another way than torch and GPUs; without that the errors are 0.03 to 0.04.
+    found = attention_errors(2, 32, torch.device("cpu"), long=384)
+    assert len(found) == 6
+    assert max(found.values()) < 0.15, found
+
+
+def test_attention_stays_in_bf16_where_quantized_attention_can_not_do_it() -> None:
+    import torch
+
+    from fluxkit.sampling.ops import Product
+    from fluxkit.sampling.quantized_attention import can_attend
+
+    def stream(tokens: int, heads: int, scaled: bool = False) -> Any:
+        scale = None if scaled else torch.ones(tokens, 1)
+        return Product(torch.zeros(1, tokens, 3 * heads * 32), scale), None, None
+
+    assert can_attend([stream(128, 2), stream(77, 2)], 2)
+    assert not can_attend([stream(128, 2), stream(77, 2, scaled=True)], 2), "finished in bf16 already"
+    assert not can_attend([stream(128, 2)], 4), "heads of 16"
