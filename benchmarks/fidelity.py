@@ -40,7 +40,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "profiles.md"
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
 # The largest block error and the smallest cosine of a profile, set before the full size was measured: with weights of
-# 8 bits, and of 4 for cards that hold no more.
+# 8 bits, and of fewer for cards that hold no more.
 BOUNDS = {8: (0.08, 0.99), 4: (0.25, 0.95)}
 # Without cuDNN's, whose backward pass failed here on an H200 with torch 2.11 ("mha_graph.execute … is_good()").
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -90,7 +90,7 @@ class Fidelity:
     @property
     def within(self) -> bool:
         """Whether it keeps the bounds of its bits."""
-        error, cosine = BOUNDS[self.bits]
+        error, cosine = BOUNDS[8 if self.bits >= 8 else 4]
         return self.block_error <= error and self.gradient_cosine >= cosine
 
 
@@ -152,6 +152,8 @@ PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
     "fp8wo-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8WeightOnlyConfig())),
     "int8-sdnq": (8, lambda block: _sdnq(block, "int8")),
     "int8-sdnq-matmul": (8, lambda block: _sdnq(block, "int8", matmul=True)),
+    "int6-sdnq": (6, lambda block: _sdnq(block, "int6")),
+    "int5-sdnq": (5, lambda block: _sdnq(block, "int5")),
     "uint4-sdnq": (4, lambda block: _sdnq(block, "uint4")),
     "int4-quanto": (4, lambda block: _quanto(block, "qint4")),
 }

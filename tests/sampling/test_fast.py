@@ -298,3 +298,18 @@ def test_the_int8_products_tile_fits_the_gpus_shared_memory(capability: tuple[in
 
     rows, columns, depth, _warps, stages = int8_tile(capability)
     assert (rows + columns) * depth * stages < shared_kib * 1024 * 0.9
+
+
+def test_attention_is_quantized_only_where_that_was_measured_to_be_faster() -> None:
+    from fluxkit.sampling.fused_ops import FusedOps, best_ops
+    from fluxkit.sampling.ops import PlainOps
+
+    hopper = best_ops("fp8", (9, 0))
+    assert isinstance(hopper, FusedOps)
+    assert hopper.quantized_attention
+    for kind, capability in (("fp8", (8, 9)), ("fp8", (12, 0)), ("int8", (9, 0)), ("bf16", (9, 0))):
+        ops = best_ops(kind, capability)  # type: ignore[arg-type]
+        assert isinstance(ops, FusedOps)
+        assert not ops.quantized_attention
+    for old in (None, (7, 5)):
+        assert type(best_ops("fp8", old)) is PlainOps

@@ -298,8 +298,8 @@ def test_quantized_attention_is_as_exact_as_a_product_in_fp8() -> None:
 
     from benchmarks.kernel_checks import attention_errors
 
-    # The interpreter rounds to fp8 in another way than torch and GPUs; without that the errors are 0.03 to 0.04.
-    found = attention_errors(2, 32, torch.device("cpu"), long=384)
+    # The interpreter rounds to fp8 in another way than torch and GPUs; on an H200 the errors are 0.02 and 0.05.
+    found = attention_errors(2, 32, torch.device("cpu"), long=256)
     assert len(found) == 6
     assert max(found.values()) < 0.15, found
 
