@@ -1,0 +1,71 @@
+"""The precisions that SimpleTuner trains in, each made as it makes them, for one block's linears."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def _quanto(block: torch.nn.Module, name: str) -> None:
+    from optimum import quanto
+
+    quanto.quantize(block, weights=getattr(quanto, name))
+    quanto.freeze(block)
+
+
+def _torchao(block: torch.nn.Module, config: Callable[[Any], Any]) -> None:
+    from torchao.quantization import quant_api, quantize_
+
+    quantize_(block, config(quant_api))
+
+
+def _torchao_int8(block: torch.nn.Module) -> None:
+    """What SimpleTuner 4.8.0 calls int8-torchao: torchao's quantized training, not its inference."""
+    from torchao.prototype.quantized_training import int8_weight_only_quantized_training
+    from torchao.quantization import quantize_
+
+    quantize_(block, int8_weight_only_quantized_training())
+
+
+def _sdnq(block: torch.nn.Module, weights: str, *, matmul: bool = False) -> None:
+    from sdnq.training import sdnq_training_post_load_quant
+
+    sdnq_training_post_load_quant(
+        block, weights_dtype=weights, group_size=32, use_quantized_matmul=matmul, use_static_quantization=True
+    )
+
+
+def _nf4(block: torch.nn.Module) -> None:
+    import bitsandbytes as bnb
+
+    for name, linear in [(n, m) for n, m in block.named_modules() if isinstance(m, torch.nn.Linear)]:
+        new = bnb.nn.Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=torch.bfloat16,
+            quant_type="nf4",
+            device="meta",  # its own first weights would be drawn on the CPU: 12 billion of them, each time
+        )
+        device = linear.weight.device
+        new.weight = bnb.nn.Params4bit(linear.weight.data.cpu(), requires_grad=False, quant_type="nf4")
+        new.bias = linear.bias
+        block.set_submodule(name, new.to(device))  # the move quantizes
+
+
+# Name → bits of a weight, and what makes a block's linears so, in place.
+PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
+    # What the profiles are made of comes first.
+    "int8-quanto": (8, lambda block: _quanto(block, "qint8")),
+    "nf4-bnb": (4, _nf4),
+    "fp8-quanto": (8, lambda block: _quanto(block, "qfloat8_e4m3fn")),
+    "int8-torchao": (8, _torchao_int8),
+    "fp8-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8DynamicActivationFloat8WeightConfig())),
+    "fp8wo-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8WeightOnlyConfig())),
+    "int8-sdnq": (8, lambda block: _sdnq(block, "int8")),
+    "int8-sdnq-matmul": (8, lambda block: _sdnq(block, "int8", matmul=True)),
+    "int6-sdnq": (6, lambda block: _sdnq(block, "int6")),
+    "int5-sdnq": (5, lambda block: _sdnq(block, "int5")),
+    "uint4-sdnq": (4, lambda block: _sdnq(block, "uint4")),
+    "int4-quanto": (4, lambda block: _quanto(block, "qint4")),
+}
