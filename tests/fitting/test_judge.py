@@ -1,3 +1,4 @@
+import datetime as dt
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from fluxkit.fitting.model import Machine, TrainingPlan
 from fluxkit.fitting.report import report_dict, report_text, verdict
 from fluxkit.fitting.store import StoredMeasurement, keep, settings_key, stored
 from fluxkit.hardware import Gpu
+from fluxkit.rendering.profiles import load_profile
 from fluxkit.trainer.measure import Measurement, Peak
 
 Plans = Callable[..., TrainingPlan]
@@ -61,7 +63,18 @@ def test_memory_that_others_hold_is_asked_back_first(plan_for: Plans, machine_wi
     assert "blender (process 77)" in short.changes[0].title
     assert "4.2 GiB more" in short.changes[0].cost
     assert 'profile = "12gb"' in short.changes[1].title
-    assert "2.03 s on an NVIDIA H200 (2026-11-24), as it is 1.44 s (2026-11-27)" in short.changes[1].cost
+    mine, theirs = (load_profile(name).measured.seconds_per_step[1024] for name in ("24gb", "12gb"))
+    assert f"a step took {theirs:.2f} s instead of {mine:.2f} on an NVIDIA H200" in short.changes[1].cost
+
+
+def test_times_of_another_day_come_with_their_dates(plan_for: Plans, machine_with: Machines) -> None:
+    plan = plan_for()
+    older = replace(plan.profile.measured, date=dt.date(2026, 11, 1))
+    plan = replace(plan, profile=replace(plan.profile, measured=older))
+    (short,) = judge(plan, machine_with(24, free=12)).shortfalls
+    then = load_profile("12gb").measured.date
+    assert f" s on an NVIDIA H200 ({then}), as it is " in short.changes[1].cost
+    assert short.changes[1].cost.endswith(" s (2026-11-01). About 10.3 GiB.")
 
 
 def test_a_larger_batch_that_only_an_estimate_refuses_goes_on_with_a_note(
