@@ -68,7 +68,7 @@ def fast(
     """
     cuda = DEVICE.type == "cuda"
     ops = fused(kind)
-    if cuda and not (pieces and later and not exact):
+    if cuda and (exact or not pieces or not later):
         ops = FusedOps(kind, scale_later=later, whole_pieces=pieces)
     model, begin = load_fast(run, name, kind, ops)
     if quick:

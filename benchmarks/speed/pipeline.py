@@ -102,12 +102,11 @@ class Pipeline:
         embeds = self.embeds.expand(len(seeds), -1, -1)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         size, steps = self.setting.size, steps or self.setting.steps
-        if isinstance(self.pipe.transformer, FastFlux):
-            with torch.no_grad():
+        with torch.no_grad():
+            if isinstance(self.pipe.transformer, FastFlux):
                 return denoise(
                     self.pipe.transformer, self.pipe.scheduler.config, embeds, (size, size), steps, generators
                 )
-        with torch.no_grad():
             latents: torch.Tensor = self.pipe(
                 prompt_embeds=embeds,
                 pooled_prompt_embeds=self.pooled.expand(len(seeds), -1),

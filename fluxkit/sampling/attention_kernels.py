@@ -13,9 +13,9 @@ than 11.3 times as large as the root of the mean square, where int8's steps are 
 import triton
 import triton.language as tl
 
+from fluxkit.sampling.kernels import INT8_MAX, rms_normed, rotated
 from fluxkit.sampling.row_kernels import head_rows
 
-INT8_MAX = tl.constexpr(127.0)
 # 1.5 · 2^23: a float32 of this size counts in ones, so that its bits plus an integer are the bits of the sum.
 MAGIC = tl.constexpr(12582912.0)
 MAGIC_BITS = tl.constexpr(0x4B400000)
@@ -87,8 +87,7 @@ def prepare_values_kernel(
         columns = (HEADS + head) * WIDTH + each
         k = _numbers(x_ptr, stride, row_scale_ptr, tokens, inside, columns, column_scale_ptr, bias_ptr)
         k = tl.where(inside[:, None], k, 0.0)
-        k = k * (1.0 / tl.sqrt(tl.sum(k * k, axis=1) / WIDTH + eps))[:, None]
-        k = k * tl.load(k_weight_ptr + each).to(tl.float32)[None, :]
+        k = rms_normed(k, tl.load(k_weight_ptr + each).to(tl.float32)[None, :], eps, WIDTH)
         # A pair's length bounds both its numbers, however it will be turned.
         pairs = tl.sum(tl.reshape(k * k, (TILE, WIDTH // 2, 2)), axis=2)
         tl.atomic_max(k_largest_ptr + place, tl.sqrt(tl.max(tl.max(pairs, axis=1), axis=0)))
@@ -111,15 +110,12 @@ def quantize_rows_kernel(
     weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
     out_ptr = q_ptr if part == 0 else k_ptr
     weight = tl.load(weight_ptr + columns).to(tl.float32)
-    # cos and sin come with each value twice, as diffusers keeps them.
     cos = tl.load(cos_ptr + position * width + columns)
     sin = tl.load(sin_ptr + position * width + columns)
     for group in tl.static_range(HEADS // GROUP):
         place = (part * HEADS + group * GROUP + heads[:, None]) * width + columns
         x = head_rows(x_ptr + row * stride, place, row_scale, column_scale_ptr, bias_ptr, True)
-        x = x * (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / width + eps))[:, None] * weight
-        real, imaginary = tl.split(tl.reshape(x, (GROUP, HALF, 2)))
-        x = x * cos + tl.reshape(tl.join(-imaginary, real), (GROUP, width)) * sin
+        x = rotated(rms_normed(x, weight, eps, width), cos, sin, GROUP, HALF)
         places = (row // length) * HEADS + group * GROUP + heads
         if part == 0:
             largest = tl.maximum(tl.max(tl.abs(x), axis=1), 1e-12)

@@ -125,10 +125,11 @@ class FusedOps(PlainOps):
         self, streams: "list[tuple[Product, Any, Any]]", heads: int, rotary: "tuple[torch.Tensor, torch.Tensor]"
     ) -> "torch.Tensor":
         """As `PlainOps.attend`."""
-        from fluxkit.sampling.quantized_attention import attend, can_attend
+        if self.quantized_attention:
+            from fluxkit.sampling.quantized_attention import attend, can_attend
 
-        if self.quantized_attention and can_attend(streams, heads):
-            return attend(streams, heads, rotary)
+            if can_attend(streams, heads):
+                return attend(streams, heads, rotary)
         return super().attend(streams, heads, rotary)
 
     def add_norm(

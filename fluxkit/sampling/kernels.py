@@ -88,6 +88,20 @@ def activate_kernel(
 
 
 @triton.jit
+def rms_normed(x, weight, eps, WIDTH: tl.constexpr):
+    """RMSNorm of every row of x (rows, WIDTH); weight (1, WIDTH)."""
+    return x * (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / WIDTH + eps))[:, None] * weight
+
+
+@triton.jit
+def rotated(x, cos, sin, ROWS: tl.constexpr, HALF: tl.constexpr):
+    """Pairs of neighbours of x (ROWS, 2 · HALF) turned; cos and sin have each value twice, as diffusers keeps them."""
+    real, imaginary = tl.split(tl.reshape(x, (ROWS, HALF, 2)))
+    turned = tl.reshape(tl.join(-imaginary, real), (ROWS, 2 * HALF))
+    return x * cos + turned * sin
+
+
+@triton.jit
 def rotate_kernel(
     x_ptr, out_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr, row_scale_ptr, column_scale_ptr, bias_ptr,
     length, out_length, offset, x_stride, out_stride, eps,
@@ -115,14 +129,10 @@ def rotate_kernel(
         tl.store(out_row + heads * width + columns, wide.to(out_ptr.dtype.element_ty), mask=mask)
     else:
         weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
-        factor = 1.0 / tl.sqrt(tl.sum(wide * wide, axis=1) / width + eps)
-        wide = wide * factor[:, None] * tl.load(weight_ptr + columns).to(tl.float32)
-        real, imaginary = tl.split(tl.reshape(wide, (BLOCK, HALF, 2)))
-        turned = tl.reshape(tl.join(-imaginary, real), (BLOCK, width))
-        # cos and sin come with each value twice, as diffusers keeps them.
+        wide = rms_normed(wide, tl.load(weight_ptr + columns).to(tl.float32), eps, width)
         cos = tl.load(cos_ptr + position * width + columns)
         sin = tl.load(sin_ptr + position * width + columns)
-        result = wide * cos + turned * sin
+        result = rotated(wide, cos, sin, BLOCK, HALF)
         tl.store(out_row + heads * width + columns, result.to(out_ptr.dtype.element_ty), mask=mask)
 
 

@@ -62,6 +62,7 @@ def attend(streams: Sequence[Stream], heads: int, rotary: "tuple[torch.Tensor, t
             tokens, x.stride(1), last.values.shape[1], last.values.stride(1), padded, offset, norm_k.eps,
             HEADS=heads, WIDTH=width, TILE=_PREPARED, SAMPLE=_SAMPLE, num_warps=_PREPARING_WARPS,
         )  # fmt: skip
+    # In a loop of its own: a head's k has one scale in all streams.
     for (product, norm_q, norm_k), offset in zip(streams, offsets, strict=True):
         x, tokens = product.values, product.values.shape[1]
         quantize_rows_kernel[(batch * tokens, 2)](

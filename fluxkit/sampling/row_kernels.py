@@ -9,7 +9,7 @@ power of two: nothing is masked, and only what needs GELU gets it.
 import triton
 import triton.language as tl
 
-from fluxkit.sampling.kernels import FP8_MAX, INT8_MAX
+from fluxkit.sampling.kernels import FP8_MAX, INT8_MAX, rms_normed, rotated
 
 
 @triton.jit
@@ -132,13 +132,10 @@ def rotate_row_kernel(
     else:
         weight_ptr = q_weight_ptr if part == 0 else k_weight_ptr
         weight = tl.load(weight_ptr + columns).to(tl.float32)
-        # cos and sin come with each value twice, as diffusers keeps them.
         cos = tl.load(cos_ptr + position * width + columns)
         sin = tl.load(sin_ptr + position * width + columns)
         for group in tl.static_range(HEADS // GROUP):
             place = first + group * GROUP * width
             x = head_rows(x_row, place, row_scale, column_scale_ptr, bias_ptr, SCALED)
-            x = x * (1.0 / tl.sqrt(tl.sum(x * x, axis=1) / width + eps))[:, None] * weight
-            real, imaginary = tl.split(tl.reshape(x, (GROUP, HALF, 2)))
-            turned = tl.reshape(tl.join(-imaginary, real), (GROUP, width))
-            tl.store(out_row + place, (x * cos + turned * sin).to(out_ptr.dtype.element_ty))
+            x = rotated(rms_normed(x, weight, eps, width), cos, sin, GROUP, HALF)
+            tl.store(out_row + place, x.to(out_ptr.dtype.element_ty))
