@@ -119,7 +119,8 @@ def _together(candidates: list[Candidate], arguments: argparse.Namespace, out: O
     """Measure them in processes of their own, each with caches of its own, that take turns."""
     _project(arguments, out)  # the base model, once
     turns = arguments.work / "turns"
-    shared: list[object] = ["--base", arguments.base or arguments.work / "flux", "--results", arguments.results]
+    base = arguments.base or (None if arguments.rehearse else arguments.work / "flux")
+    shared: list[object] = ["--results", arguments.results, *(["--base", base] if base else [])]
     shared += ["--candidates", arguments.candidates, "--steps", arguments.steps, "--seconds", arguments.seconds]
     shared += ["--release", arguments.release] if arguments.release else []
     shared += ["--environment", arguments.environment] if arguments.environment else []
@@ -207,7 +208,7 @@ def _measure(
         steps=arguments.steps,
         option=arguments.option,
         cap_gib=candidate.cap_gib,
-        rehearsal=Rehearsal(make_tiny_flux(arguments.work / "tiny-flux")) if arguments.rehearse else None,
+        rehearsal=_rehearsal(arguments) if arguments.rehearse else None,
         seconds=arguments.seconds,
         candidate=candidate.settings,
         environment=environment,
@@ -222,6 +223,11 @@ def _measure(
     result = result_of(candidate, run.measurement, ok=run.ok, **more)
     append_result(arguments.results, result)
     out.say(f"{name}: {run.reason or 'done'} ({seconds:.0f} s, log {run.log})")
+
+
+def _rehearsal(arguments: argparse.Namespace) -> Rehearsal:
+    """On the tiny model, or on the one in `--base`: quantizing a full-size one on the CPU shows what RAM it takes."""
+    return Rehearsal(arguments.base / "base" if arguments.base else make_tiny_flux(arguments.work / "tiny-flux"))
 
 
 def _is_stopped(turn: Path) -> bool:
@@ -265,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     add("--again", action="store_true", help="measure even what was measured")
     add("--report", action="store_true", help="write the table into docs/profiles.md")
     add("--write", action="store_true", help="write the one candidate's measurement into its class's profile")
-    add("--rehearse", action="store_true", help="a tiny model, no GPU")
+    add("--rehearse", action="store_true", help="a tiny model, or the one in --base; no GPU")
     add("-o", dest="option", action="append", default=[], metavar="NAME=VALUE", help="a SimpleTuner option")
     arguments = parser.parse_args()
     arguments.work = arguments.work.absolute()

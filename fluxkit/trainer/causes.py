@@ -72,7 +72,7 @@ CAUSES: tuple[Cause, ...] = (
             r"\[Errno 12\] Cannot allocate memory",
         ),
         "The computer's memory (RAM) is not enough.",
-        "Close other programs, or add swap: quantizing the base model on the CPU takes about 38 GiB. With enough GPU "
+        "Close other programs, or add swap: quantizing the base model on the CPU takes about 22 GiB. With enough GPU "
         'memory quantize_via = "accelerator" in [train.options] takes less RAM.',
         OUT_OF_MEMORY,
     ),

@@ -111,7 +111,7 @@ def test_no_gpu_is_said_and_nothing_is_refused_for_it(plan_for: Plans, machine_w
 
 @pytest.mark.parametrize(
     ("memory", "said"),
-    [({"ram": 32}, "there are 32 GiB"), ({"ram": 64, "limit": 16}, "this container may take 16 GiB")],
+    [({"ram": 16}, "there are 16 GiB"), ({"ram": 64, "limit": 16}, "this container may take 16 GiB")],
 )
 def test_too_little_ram_is_refused(
     plan_for: Plans, machine_with: Machines, memory: dict[str, float], said: str
@@ -124,8 +124,16 @@ def test_too_little_ram_is_refused(
 
 
 def test_swap_counts_but_not_inside_a_container(plan_for: Plans, machine_with: Machines) -> None:
-    assert judge(plan_for(), machine_with(24, ram=32, swap=16)).shortfalls == ()
-    assert judge(plan_for(), machine_with(24, ram=64, limit=32, swap=16)).shortfalls
+    assert judge(plan_for(), machine_with(24, ram=16, swap=16)).shortfalls == ()
+    assert judge(plan_for(), machine_with(24, ram=64, limit=16, swap=16)).shortfalls
+
+
+@pytest.mark.parametrize("profile", ["16gb", "24gb", "24gb-fast"])
+def test_32_gb_of_ram_are_enough_to_quantize_on_the_cpu(plan_for: Plans, machine_with: Machines, profile: str) -> None:
+    """The model's file is mapped: its 22 GiB are resident meanwhile, but nobody has to have them."""
+    fit = judge(plan_for(profile), machine_with(24, ram=31))
+    assert fit.shortfalls == ()
+    assert not any("RAM" in note for note in fit.notes)
 
 
 def test_a_full_disk_is_refused_and_fewer_checkpoints_may_fit(plan_for: Plans, machine_with: Machines) -> None:
