@@ -27,12 +27,16 @@ def _torchao_int8(block: torch.nn.Module) -> None:
     quantize_(block, int8_weight_only_quantized_training())
 
 
-def _sdnq(block: torch.nn.Module, weights: str, *, matmul: bool = False) -> None:
+def _sdnq(block: torch.nn.Module, weights: str, *, matmul: bool = False, **options: Any) -> None:
+    """As SimpleTuner's defaults have it, without low-rank corrections (svd)."""
     from sdnq.training import sdnq_training_post_load_quant
 
-    sdnq_training_post_load_quant(
-        block, weights_dtype=weights, group_size=32, use_quantized_matmul=matmul, use_static_quantization=True
-    )
+    options = {"group_size": 32, "use_static_quantization": True, "use_quantized_matmul": matmul, **options}
+    sdnq_training_post_load_quant(block, weights_dtype=weights, **options)
+
+
+# What the candidate 12gb/int5-sdnq sets: its scales are half as many and half as wide, its weights rounded to nearest.
+_SMALL: dict[str, Any] = {"group_size": 64, "dequantize_fp32": False, "use_stochastic_rounding": False}
 
 
 def _nf4(block: torch.nn.Module) -> None:
@@ -65,7 +69,8 @@ PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
     "int8-sdnq": (8, lambda block: _sdnq(block, "int8")),
     "int8-sdnq-matmul": (8, lambda block: _sdnq(block, "int8", matmul=True)),
     "int6-sdnq": (6, lambda block: _sdnq(block, "int6")),
-    "int5-sdnq": (5, lambda block: _sdnq(block, "int5")),
+    "int5-sdnq": (5, lambda block: _sdnq(block, "int5", **_SMALL)),
+    "int5-sdnq-matmul": (5, lambda block: _sdnq(block, "int5", matmul=True, **_SMALL)),
     "uint4-sdnq": (4, lambda block: _sdnq(block, "uint4")),
     "int4-quanto": (4, lambda block: _quanto(block, "qint4")),
 }

@@ -45,6 +45,8 @@ def run_python(tmp_path: Path, names: tuple[str, ...], code: str, *, cuda: bool 
         ("4.8.0", True, "int8-quanto", ("pin_memory", "thread_queue", "no_tracing")),
         ("4.8.0", False, "int8-quanto", ("thread_queue", "no_tracing")),
         ("4.8.0", False, "nf4-bnb", ("thread_queue", "no_tracing", "linear4bit")),
+        ("4.8.0", False, "int5-sdnq", ("thread_queue", "no_tracing", "sdnq_on_gpu")),
+        ("4.10.1", False, "int5-sdnq", ("thread_queue", "no_tracing")),
         ("1.2.5", True, "int8-quanto", ("pin_memory", "thread_queue")),
         ("2.2.1", False, "int8-quanto", ("thread_queue",)),
         ("4.10.1", True, "int8-quanto", ("pin_memory", "thread_queue", "no_tracing")),
