@@ -94,6 +94,13 @@ def test_a_candidate_that_is_the_shipped_profile_has_its_digest_and_proves_it(pr
     assert one.profile == profile
 
 
+def test_a_rehearsal_on_a_model_of_ones_own_says_what_ram_it_takes(tmp_path: Path) -> None:
+    given = argparse.Namespace(base=tmp_path / "flux", work=tmp_path)
+    assert profiles._rehearsal(given).base == tmp_path / "flux" / "base"
+    assert not (tmp_path / "tiny-flux").exists()
+    assert profiles._rehearsal(argparse.Namespace(base=None, work=tmp_path)).base.is_relative_to(tmp_path / "tiny-flux")
+
+
 def test_results_come_back_and_the_newest_of_a_candidate_counts(tmp_path: Path, result_for: Results) -> None:
     path = tmp_path / "results.jsonl"
     assert read_results(path) == []
