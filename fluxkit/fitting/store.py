@@ -28,7 +28,7 @@ class StoredMeasurement:
         ended_in: the phase in which it ended.
         allocated_gib: PyTorch's peak by phase.
         seconds_per_step: by the picture's edge in pixels.
-        host_gib: the most memory of the trainer's processes.
+        host_gib: the most memory of the trainer's processes, mapped files left out.
         card_gib: the most in use on the card.
     """
 

@@ -33,7 +33,7 @@ class Measured:
         simpletuner: the release.
         cap_gib: what PyTorch's allocator was allowed, in GiB: what a card of the class leaves it.
         batch_size: pictures in a step.
-        host_gib: the most memory that the trainer's processes held, in GiB.
+        host_gib: the most memory that the trainer's processes held, mapped files left out, in GiB.
         peak_allocated_gib: the most in tensors, over all phases.
         peak_reserved_gib: the most taken from the driver, over all phases.
         seconds_per_step: by the picture's edge in pixels.

@@ -43,7 +43,7 @@ class Measurement:
         batch_size: pictures in a step; 0 before one was seen.
         steps: how many were done.
         ended_in: the phase in which the process ended; `finish` where the final weights were written.
-        host_gib: the most memory that the trainer's processes held, in GiB; None where it can't be seen.
+        host_gib: the most memory that the trainer's processes held, mapped files left out, in GiB; None where unseen.
         anonymous_gib: the part of the training process's that no file backs, at a phase's end; None likewise.
         card_gib: the most that was in use on the card, contexts and other programs included; None without a GPU.
     """
