@@ -96,6 +96,6 @@ def test_the_real_trainer_moves_the_whole_model_first(tmp_path: Path) -> None:
     toml = '[project]\nname = "p"\ntrigger = "fxkdemo"\n[simpletuner]\nversion = "4.8.0"\nplatform = "cpu"\n'
     (tmp_path / "fluxkit.toml").write_text(toml)
     environment = fluxkit("install", "-C", tmp_path).strip().splitlines()[-1]
-    done = run([f"{environment}/bin/python", "-c", ORDER], env={"CUDA_VISIBLE_DEVICES": ""})
+    done = run([f"{environment}/bin/python", "-c", ORDER], cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     said = "accelerator moves it to the GPU, quantized, cpu moves it to cpu, quantized"
     assert done.stdout.rpartition("ORDER ")[2].startswith(said), done.stderr[-2000:]
