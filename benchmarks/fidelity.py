@@ -33,12 +33,10 @@ import torch
 
 from benchmarks.fidelity_network import SIZES, Network, Size, backward, forward, make_inputs, run_block
 from benchmarks.quantizing import PRECISIONS
+from fluxkit.rendering.fidelity import bounds_of
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "profiles.md"
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
-# The largest block error and the smallest cosine of a profile, set before the full size was measured: with weights of
-# 8 bits, and of fewer for cards that hold no more.
-BOUNDS = {8: (0.08, 0.99), 4: (0.25, 0.95)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Fidelity:
     @property
     def within(self) -> bool:
         """Whether it keeps the bounds of its bits."""
-        error, cosine = BOUNDS[8 if self.bits >= 8 else 4]
+        error, cosine = bounds_of(self.bits)
         return self.block_error <= error and self.gradient_cosine >= cosine
 
 

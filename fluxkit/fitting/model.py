@@ -41,6 +41,11 @@ class TrainingPlan:
     model_bytes: int = 0
     can_skip_validation: bool = True
 
+    @property
+    def has_other_precision(self) -> bool:
+        """Whether the base model is quantized in another way than the profile's."""
+        return any("base_model_precision" in setting for setting in self.unmeasured)
+
 
 @dataclass(frozen=True)
 class PhaseNeed:

@@ -65,6 +65,7 @@ def report_dict(fit: Fit) -> dict[str, Any]:
             "swap_gib": round(fit.machine.memory.swap / _GIB, 2),
             "limit_gib": _rounded(fit.machine.limit / _GIB if fit.machine.limit else None),
         },
+        "exactness": _exactness(fit),
         "disk": [{"use": need.use, "what": need.what, "bytes": need.bytes} for need in fit.disk],
         "free_bytes": {use: disk.free for use, disk in fit.machine.disks.items()},
         "shortfalls": [
@@ -84,6 +85,7 @@ def _lines(fit: Fit) -> Iterator[str]:
     limit = f", {fit.machine.limit / _GIB:.0f} GiB for this container" if fit.machine.limit else ""
     has = f"{memory.total / _GIB:.0f} GiB here, {memory.available / _GIB:.0f} available{limit}"
     yield f"RAM: {f'{fit.host_gib:.0f} GiB' if fit.host_gib is not None else 'not known'}; {has}"
+    yield f"Exactness: {_exactness_text(fit)}"
     for need in fit.disk:
         free = fit.machine.disks[need.use].free if need.use in fit.machine.disks else 0
         yield f"Disk: {need.bytes / 1e9:.1f} GB for {need.what}; {free / 1e9:.0f} GB free"
@@ -104,6 +106,31 @@ def _gpu_lines(fit: Fit) -> Iterator[str]:
         yield f"  {phase.phase.replace('_', ' ')}{edge}: {phase.gib:.1f}{most}"
     if need.phases:
         yield f"  a CUDA context: {need.context_gib:.2f}, on top"
+
+
+def _exactness_text(fit: Fit) -> str:
+    found = fit.plan.profile.fidelity
+    if fit.plan.has_other_precision:
+        return "not known: nobody measured this base_model_precision with fluxkit"
+    if found is None:
+        return "the base model in bf16, nothing rounded"
+    least = found.bounds[1]
+    what = f"the adapter's gradients have a cosine of {found.gradient_cosine:.3f} with bf16's"
+    asked = f"{least:g} is asked for" if found.within else f"below the {least:g} that is asked for: docs/profiles.md"
+    return f"{found.precision}, {found.bits} bits; {what} ({asked})"
+
+
+def _exactness(fit: Fit) -> dict[str, Any] | None:
+    found = fit.plan.profile.fidelity
+    if found is None or fit.plan.has_other_precision:
+        return None
+    return {
+        "precision": found.precision,
+        "bits": found.bits,
+        "block_error": found.block_error,
+        "gradient_cosine": found.gradient_cosine,
+        "within_bounds": found.within,
+    }
 
 
 def _change(change: Change) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxkit.errors import UserError
+from fluxkit.rendering.fidelity import Fidelity, read_fidelity
 from fluxkit.resources import resource
 from fluxkit.textmatch import did_you_mean
 
@@ -84,9 +85,11 @@ class Profile(ProfileSettings):
 
     Args:
         measured: what proves it.
+        fidelity: how exact its base model is; None where nothing is quantized.
     """
 
     measured: Measured
+    fidelity: Fidelity | None = None
 
     @property
     def card_gib(self) -> float:
@@ -143,7 +146,8 @@ def read_profile(path: Path) -> Profile:
     """Read a profile's file; one without a measurement of exactly its settings is refused.
 
     Raises:
-        UserError: it has no measurement, an incomplete one, or one that is older than its settings.
+        UserError: it has no measurement, an incomplete one, or one that is older than its settings; or nobody measured
+            how exact its base model is.
     """
     name = path.stem
     data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -164,6 +168,7 @@ def read_profile(path: Path) -> Profile:
         name=name,
         shims=tuple(data.get("shims", ())),
         measured=Measured(**{**known, "seconds_per_step": pace}),
+        fidelity=read_fidelity(name, data),
         **{key: data[key] for key in SETTINGS},
     )
 

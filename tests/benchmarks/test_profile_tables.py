@@ -3,7 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,8 @@ def test_the_measurement_of_a_second_profile_goes_into_its_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result_for: Results
 ) -> None:
     (fast,) = (one for one in CANDIDATES if one.profile == "24gb-fast")
-    settings = tomlkit.dumps({key: dict(getattr(fast.settings, key)) for key in SETTINGS})
+    fidelity = asdict(load_profile("24gb-fast").fidelity or pytest.fail("it is quantized"))
+    settings = tomlkit.dumps({**{key: dict(getattr(fast.settings, key)) for key in SETTINGS}, "fidelity": fidelity})
     (tmp_path / "24gb-fast.toml").write_text(settings)
     monkeypatch.setattr(profiles, "resource", lambda *parts: tmp_path / parts[-1])
     proof = result_for(fast, reserved=20.0)

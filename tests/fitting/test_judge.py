@@ -26,6 +26,38 @@ def test_a_24_gb_card_with_64_gb_of_ram_fits_the_24gb_profile(plan_for: Plans, m
     assert "It fits." in report_text(fit)
 
 
+@pytest.mark.parametrize(
+    ("profile", "unmeasured", "line"),
+    [
+        (
+            "24gb",
+            (),
+            "int8-quanto, 8 bits; the adapter's gradients have a cosine of 0.999 with bf16's (0.99 is asked for)",
+        ),
+        (
+            "12gb",
+            (),
+            "nf4-bnb, 4 bits; the adapter's gradients have a cosine of 0.890 with bf16's (below the 0.95 that is asked "
+            "for: docs/profiles.md)",
+        ),
+        ("48gb", (), "the base model in bf16, nothing rounded"),
+        (
+            "24gb",
+            ("base_model_precision = 'fp8-torchao'",),
+            "not known: nobody measured this base_model_precision with fluxkit",
+        ),
+    ],
+)
+def test_it_says_how_exact_the_base_model_is(
+    plan_for: Plans, machine_with: Machines, profile: str, unmeasured: tuple[str, ...], line: str
+) -> None:
+    fit = judge(plan_for(profile, unmeasured=unmeasured), machine_with(24))
+    assert f"Exactness: {line}" in report_text(fit).splitlines()
+    known = report_dict(fit)["exactness"]
+    assert (known is None) == (unmeasured != () or profile == "48gb")
+    assert known is None or known["within_bounds"] == (profile == "24gb")
+
+
 def test_a_16_gb_card_is_refused_and_three_changes_are_named_cheapest_first(
     plan_for: Plans, machine_with: Machines
 ) -> None:

@@ -163,3 +163,29 @@ def test_an_unknown_profile_names_the_nearest(name: str, nearest: str) -> None:
 def test_a_path_is_no_profile() -> None:
     with pytest.raises(UserError, match="no profile"):
         load_profile("../profiles/24gb")
+
+
+def test_every_quantized_profile_says_how_exact_it_is_and_only_12gb_is_out_of_bounds() -> None:
+    profiles = {name: load_profile(name) for name in profile_names()}
+    assert {name for name, one in profiles.items() if one.fidelity is None} == {"48gb", "48gb-fast"}
+    rough = {name: one.fidelity for name, one in profiles.items() if one.fidelity and not one.fidelity.within}
+    assert list(rough) == ["12gb"]  # 4 bits; nothing more exact was proven to train on such a card
+    assert rough["12gb"].bounds == (0.25, 0.95)
+    table = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+    for one in filter(None, (profile.fidelity for profile in profiles.values())):
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| {one.precision} | 0."))
+        cells = [cell.strip() for cell in row.split("|")]
+        assert (float(cells[2]), float(cells[4])) == (one.block_error, one.gradient_cosine)
+        assert cells[6] == ("yes" if one.within else "no")
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("[fidelity]", "[something]"), ('precision = "nf4-bnb"', 'precision = "int8-quanto"'),
+])  # fmt: skip
+def test_a_profile_is_refused_whose_exactness_was_not_measured(copy: Path, old: str, new: str) -> None:
+    head, found, tail = copy.read_text().partition("[fidelity]")
+    assert found
+    copy.write_text(head + (found + tail).replace(old, new, 1))
+    with pytest.raises(UserError, match='exact the profile "12gb" is with nf4-bnb was not measured') as caught:
+        read_profile(copy)
+    assert "benchmarks/fidelity.py --precision nf4-bnb" in caught.value.fix
