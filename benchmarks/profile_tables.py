@@ -74,6 +74,7 @@ class Result:
         run_seconds: the whole run.
         baseline: whether the others are compared with it.
         shims: repairs that it was launched with; empty in results of 2026-11-24, from before they were kept.
+        run: when the benchmark was started, ISO 8601; results of one run, on one machine, are compared.
     """
 
     vram: str
@@ -96,6 +97,7 @@ class Result:
     run_seconds: float = 0.0
     baseline: bool = False
     shims: tuple[str, ...] = ()
+    run: str = ""
 
     @property
     def reserved(self) -> float | None:
@@ -196,8 +198,9 @@ def _row(one: Result, base: Result | None) -> str:
     left = "too little left" if one.reserved is not None else "not measured: no GPU"
     fits = "yes" if one.has_room else left if one.ok else f"no ({where}): {one.reason[:80]}"
     per = one.per_picture(1024)
-    # Times of before and after `no_tracing` are never compared.
-    beside = base.per_picture(1024) if base and base is not one and bool(base.shims) == bool(one.shims) else None
+    # Machines of one kind differ, and so do times of before and after `no_tracing`.
+    same = base is not None and one.run == base.run != "" and bool(base.shims) == bool(one.shims)
+    beside = base.per_picture(1024) if base and base is not one and same else None
     times = f" ({beside / per:.2f}×)" if per and beside else ""
     cells = [
         f"{one.name}{' (compared with)' if one.baseline else ''}{'' if one.shims else ' †'}",

@@ -122,6 +122,7 @@ def _together(candidates: list[Candidate], arguments: argparse.Namespace, out: O
     base = arguments.base or (None if arguments.rehearse else arguments.work / "flux")
     shared: list[object] = ["--results", arguments.results, *(["--base", base] if base else [])]
     shared += ["--candidates", arguments.candidates, "--steps", arguments.steps, "--seconds", arguments.seconds]
+    shared += ["--run", arguments.run]
     shared += ["--release", arguments.release] if arguments.release else []
     shared += ["--environment", arguments.environment] if arguments.environment else []
     shared += ["--again"] if arguments.again else []
@@ -201,6 +202,7 @@ def _measure(
         "gpu": _gpu(),
         "simpletuner": find_release(project.config.simpletuner.version).version,
         "cap_gib": candidate.cap_gib,
+        "run": arguments.run,
     }
     run = measure_project(
         project,
@@ -268,6 +270,7 @@ def _arguments() -> argparse.Namespace:
     add("--seconds-in-all", type=float, help="with --together: what isn't measured by then is left")
     add("--base", type=Path, metavar="DIR", help="where the base model is made or lies [default: in --work]")
     add("--turn", type=Path, help=argparse.SUPPRESS)
+    add("--run", default=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), help=argparse.SUPPRESS)
     add("--again", action="store_true", help="measure even what was measured")
     add("--report", action="store_true", help="write the table into docs/profiles.md")
     add("--write", action="store_true", help="write the one candidate's measurement into its class's profile")

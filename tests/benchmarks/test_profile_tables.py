@@ -56,6 +56,7 @@ def result_for(nf4: Candidate) -> Results:
             "cap_gib": candidate.cap_gib,
             "ok": True,
             "shims": ("thread_queue", "no_tracing"),
+            "run": "2026-12-01T10:00:00+00:00",
         }
         return result_of(candidate, measured, **{**values, **changes})
 
@@ -124,6 +125,16 @@ def test_the_table_compares_with_the_baseline_and_names_what_ran_out_of_memory(r
     assert "too little left" in rows[others[2].settings.name]
     assert "by-hand (compared with)" in rows
     assert {line.count("|") for line in lines[2:]} == {10}
+
+
+def test_times_of_two_runs_are_not_compared(result_for: Results) -> None:
+    """Their machines may differ: two H200s took 1.44 and 1.90 s with one profile."""
+    (guide,) = (one for one in CANDIDATES if one.baseline and one.vram == "24gb")
+    other = next(one for one in CANDIDATES if one.vram == guide.vram and not one.baseline)
+    rows = [replace(result_for(other), run=run, name=run or "unknown") for run in (result_for().run, "another", "")]
+    lines = table([result_for(guide), *rows]).splitlines()[-3:]
+    assert ["×" in line for line in lines] == [True, False, False]
+    assert "×" not in table([replace(result_for(guide), run=""), rows[2]])
 
 
 def test_times_of_a_trainer_that_traced_are_not_compared_with_one_that_does_not(result_for: Results) -> None:
