@@ -1,5 +1,6 @@
 """GPU, memory, disk and programs."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -126,17 +127,20 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
     both = memory.total + memory.swap
     profile = _profile(facts)
     measured = profile.measured.host_gib if profile else None
-    # The measured figure and a tenth; without a profile the larger way, quantizing on the CPU.
+    # A tenth for what else runs; without a profile the larger way, quantizing on the CPU.
     needed = float(measured) * 2**30 * 1.1 if measured else QUANTIZE_BYTES
     has = f"{memory.total / 1e9:.0f} GB of RAM and {memory.swap / 1e9:.0f} GB of swap"
     why = f'The profile "{profile.name}" takes' if profile and measured else "Quantizing FLUX.1-dev on the CPU takes"
     takes = f"{why} about {needed / 1e9:.0f} GB"
     if both < needed:
+        # As `train` does, which refuses what is less than was measured.
+        ends = both < needed / 1.1
+        outcome = "the system would end the training" if ends else "that leaves hardly anything for other programs"
         yield Finding(
             "Memory",
-            "problem" if measured else "warning",
-            f"{has}. {takes}: the system would end the training.",
-            f"Add {(needed - both) / 1e9:.0f} GB of swap or more (slow, but only at the start), or add RAM.",
+            "problem" if measured and ends else "warning",
+            f"{has}. {takes}: {outcome}.",
+            f"Add {math.ceil((needed - both) / 1e9)} GB of swap or more (slow, but only at the start), or add RAM.",
         )
     elif memory.total < needed:
         yield Finding("Memory", "warning", f"{has}. {takes}: it will be slow while it loads.", "More RAM would help.")

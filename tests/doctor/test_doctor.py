@@ -13,7 +13,7 @@ from fluxkit.commands.doctor import doctor
 from fluxkit.console import Output
 from fluxkit.doctor import gather
 from fluxkit.doctor.checks import findings
-from fluxkit.doctor.machine import supports
+from fluxkit.doctor.machine import check_memory, supports
 from fluxkit.doctor.model import CachedEnvironment, Disk, Facts, Finding, TorchBuild
 from fluxkit.doctor.report import report_text
 from fluxkit.errors import UserError
@@ -167,6 +167,18 @@ def test_a_12_gb_card_with_16_gb_of_ram_needs_the_small_profile_which_fits(healt
     assert '"12gb"' in gpu.fix
     assert "swap" in memory.fix
     assert problems(replace(small, project=project("12gb"))) == []
+
+
+@pytest.mark.parametrize(
+    ("ram", "level", "outcome"),
+    [(20, "problem", "would end the training"), (23, "warning", "hardly anything for other programs"), (31, "ok", "")],
+)
+def test_ram_is_judged_as_train_judges_it(healthy: Facts, ram: int, level: str, outcome: str) -> None:
+    facts = replace(healthy, memory=HostMemory(ram * GIB, ram * GIB, 0), project=project("24gb"))
+    (found,) = check_memory(facts)
+    assert found.level == level
+    assert outcome in found.message
+    assert "Add 0 GB" not in found.fix
 
 
 def test_memory_held_by_other_programs_is_named(healthy: Facts) -> None:
