@@ -14,7 +14,7 @@ from fluxkit.trainer.topology import free_port
 # As SimpleTuner does it: the adapter hooks into a frozen model, hangs on the accelerator, and is in no model that
 # accelerate is given. Each process starts from other weights and sees other data.
 TRAINING = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 import torch
 from accelerate import Accelerator
@@ -40,8 +40,16 @@ for step in range(6):
         optimizer.zero_grad()
 last = [float(w) for w in adapter.weight.flatten()]
 Path(sys.argv[1], str(rank)).write_text(json.dumps({"first": first, "last": last, "world": accelerator.num_processes}))
+# gloo aborts a process whose peer closes its connections first, in its threads or while it takes the group apart: both
+# say here that they are done, then end without taking anything apart.
 accelerator.wait_for_everyone()
-torch.distributed.destroy_process_group()  # gloo's threads abort a process that ends while they are at work
+folder = Path(sys.argv[1]).parent
+(folder / f"done-{rank}").touch()
+until = time.monotonic() + 60
+while len(list(folder.glob("done-*"))) < 2 and time.monotonic() < until:
+    time.sleep(0.01)
+sys.stdout.flush()
+os._exit(0)
 """
 
 
