@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.fidelity_network import SIZES, Network, Size, backward, forward, make_inputs, run_block
 from benchmarks.quantizing import PRECISIONS
-from fluxkit.rendering.fidelity import bounds_of
+from fluxkit.rendering.fidelity import keeps_bounds
 
 REPORT = Path(__file__).resolve().parents[1] / "docs" / "profiles.md"
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
@@ -54,8 +54,7 @@ class Fidelity:
     @property
     def within(self) -> bool:
         """Whether it keeps the bounds of its bits."""
-        error, cosine = bounds_of(self.bits)
-        return self.block_error <= error and self.gradient_cosine >= cosine
+        return keeps_bounds(self.bits, self.block_error, self.gradient_cosine)
 
 
 def compare(size: Size, precision: str, device: str, *, edge: int, text: int) -> Fidelity:

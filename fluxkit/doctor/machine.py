@@ -10,7 +10,7 @@ from fluxkit.hardware import Gpu, GpuProcess
 from fluxkit.project.config import FLUX_DEV
 from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
 
-QUANTIZE_BYTES = 26e9  # RAM to quantize FLUX.1-dev on the CPU to int8: 21.8 GiB were measured, and a tenth
+QUANTIZE_BYTES = 21.78 * 2**30  # RAM to quantize FLUX.1-dev on the CPU to int8, as measured
 MODEL_BYTES = 33.3e9  # FLUX.1-dev in diffusers format
 TRAINER_BYTES = 6.7e9  # SimpleTuner 4.8.0 for CUDA: 6,306 MiB (2026-11-24)
 PROJECT_BYTES = 5e9  # checkpoints and image caches of a run
@@ -127,14 +127,15 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
     both = memory.total + memory.swap
     profile = _profile(facts)
     measured = profile.measured.host_gib if profile else None
-    # A tenth for what else runs; without a profile the larger way, quantizing on the CPU.
-    needed = float(measured) * 2**30 * 1.1 if measured else QUANTIZE_BYTES
+    # Without a profile the larger way, quantizing on the CPU.
+    held = measured * 2**30 if measured else QUANTIZE_BYTES
+    needed = held * 1.1  # a tenth for what else runs
     has = f"{memory.total / 1e9:.0f} GB of RAM and {memory.swap / 1e9:.0f} GB of swap"
     why = f'The profile "{profile.name}" takes' if profile and measured else "Quantizing FLUX.1-dev on the CPU takes"
     takes = f"{why} about {needed / 1e9:.0f} GB"
     if both < needed:
         # As `train` does, which refuses what is less than was measured.
-        ends = both < needed / 1.1
+        ends = both < held
         outcome = "the system would end the training" if ends else "that leaves hardly anything for other programs"
         yield Finding(
             "Memory",

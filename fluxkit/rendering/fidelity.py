@@ -41,13 +41,18 @@ class Fidelity:
     @property
     def within(self) -> bool:
         """Whether it keeps them."""
-        error, cosine = self.bounds
-        return self.block_error <= error and self.gradient_cosine >= cosine
+        return keeps_bounds(self.bits, self.block_error, self.gradient_cosine)
 
 
 def bounds_of(bits: int) -> tuple[float, float]:
     """The largest block error and the smallest gradient cosine for weights of so many bits."""
     return BOUNDS[8 if bits >= 8 else 4]
+
+
+def keeps_bounds(bits: int, block_error: float, gradient_cosine: float) -> bool:
+    """Whether weights of so many bits are as exact as is asked of them."""
+    error, cosine = bounds_of(bits)
+    return block_error <= error and gradient_cosine >= cosine
 
 
 def read_fidelity(profile: str, data: Mapping[str, Any]) -> Fidelity | None:

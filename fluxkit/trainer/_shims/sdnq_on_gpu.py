@@ -4,8 +4,8 @@ Why: SimpleTuner's `quantize_via = "accelerator"` means to quantize that way ("l
 `Trainer.init_precision` moves the whole bf16 model to the GPU first: 22 GiB, more than the cards have that need 5 bits.
 `quantize_via = "cpu"` quantizes on the CPU, which takes minutes, and holds the quantized model in RAM.
 Here: with `quantize_via = "cpu"` each weight goes to the GPU, is quantized there and stays there. The largest weight
-is compared with what it was: on an H200 (torch 2.11, sdnq 0.2.5) weights of 5 bits came out as noise, which no loss
-shows on random weights, and which would train an adapter for a model that isn't there.
+is compared with what it was: on an H200 (torch 2.11, sdnq 0.2.5) what 5 bits computed was noise, cause not known, which
+no loss shows on random weights. Wrong products of right weights are not seen here: `benchmarks/fidelity.py` sees them.
 Bound to: the releases of the defect `sdnq-whole-model` in releases.toml, for base_model_precision int5-sdnq.
 Measured, 2026-11-27, on an H200 capped at 11 GiB: 7.57 GiB at the end of loading, nothing more on the way.
 """
