@@ -63,10 +63,10 @@ def compare(size: Size, precision: str, device: str, *, edge: int, text: int) ->
     Raises:
         Exception: whatever its library raises where it is missing or can't do it on this device.
     """
-    bits, quantize = PRECISIONS[precision]
+    how = PRECISIONS[precision]
     started = time.monotonic()
     inputs = make_inputs(size, device, edge, text)
-    exact, rough = Network(size, device, None), Network(size, device, quantize)
+    exact, rough = Network(size, device), Network(size, device, how.quantize, compiled=how.compiled)
     truth, chained = forward(exact, inputs), forward(rough, inputs)
     errors = []
     with torch.no_grad():
@@ -78,7 +78,7 @@ def compare(size: Size, precision: str, device: str, *, edge: int, text: int) ->
     both, left, right = (sum(column) for column in zip(*sums, strict=True))
     return Fidelity(
         precision,
-        bits,
+        how.bits,
         block_error=max(errors),
         forward_error=_distance(chained[-1][1:], truth[-1][1:]),
         gradient_cosine=both / (left * right) ** 0.5,

@@ -59,13 +59,32 @@ class _Adapted(torch.nn.Module):
         return self.base(x).to(torch.bfloat16) + torch.nn.functional.linear(x, delta).to(torch.bfloat16)
 
 
+class _Apart(torch.nn.Module):
+    """A block whose outputs share no memory, as in the trainer: one with sdnq's weights isn't compiled otherwise."""
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, **inputs: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(state.clone() for state in self.block(**inputs))
+
+
 class Network:
     """The blocks, made one at a time from their seeds; two networks of one size differ in their precision alone."""
 
-    def __init__(self, size: Size, device: str, quantize: Callable[[torch.nn.Module], None] | None) -> None:
+    def __init__(
+        self,
+        size: Size,
+        device: str,
+        quantize: Callable[[torch.nn.Module], None] | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
         self.size = size
         self.device = device
         self.quantize = quantize
+        self.compiled = compiled
 
     def __len__(self) -> int:
         return self.size.double + self.size.single
@@ -95,6 +114,9 @@ class Network:
             for name, (rows, columns) in shapes.items():
                 factor = size.factors[not name.startswith("attn.")]
                 block.set_submodule(name, _Adapted(block.get_submodule(name), rows, columns, factor))
+        if self.compiled:
+            block = _Apart(block)
+            block.compile()  # as the shim `regional_compile` does, for every block of the trainer's model
         return block
 
 

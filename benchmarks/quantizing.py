@@ -1,6 +1,7 @@
 """The precisions that SimpleTuner trains in, each made as it makes them, for one block's linears."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,8 +36,9 @@ def _sdnq(block: torch.nn.Module, weights: str, *, matmul: bool = False, **optio
     sdnq_training_post_load_quant(block, weights_dtype=weights, **options)
 
 
-# What the candidate 12gb/int5-sdnq sets: its scales are half as many and half as wide, its weights rounded to nearest.
+# What the 12gb candidates of 5 bits set: scales are fewer and half as wide, weights rounded to nearest.
 _SMALL: dict[str, Any] = {"group_size": 64, "dequantize_fp32": False, "use_stochastic_rounding": False}
+_FEW: dict[str, Any] = _SMALL | {"group_size": 128}
 
 
 def _nf4(block: torch.nn.Module) -> None:
@@ -57,20 +59,36 @@ def _nf4(block: torch.nn.Module) -> None:
         block.set_submodule(name, new.to(device))  # the move quantizes
 
 
-# Name → bits of a weight, and what makes a block's linears so, in place.
-PRECISIONS: dict[str, tuple[int, Callable[[torch.nn.Module], None]]] = {
+@dataclass(frozen=True)
+class Precision:
+    """How a block is trained: its weights' bits, what makes them so, in place, and whether it is compiled then."""
+
+    bits: int
+    quantize: Callable[[torch.nn.Module], None]
+    compiled: bool = False
+
+
+def _uint5(block: torch.nn.Module) -> None:
+    _sdnq(block, "uint5", **_FEW)
+
+
+# By the name that `--precision` takes.
+PRECISIONS = {
     # What the profiles are made of comes first.
-    "int8-quanto": (8, lambda block: _quanto(block, "qint8")),
-    "nf4-bnb": (4, _nf4),
-    "fp8-quanto": (8, lambda block: _quanto(block, "qfloat8_e4m3fn")),
-    "int8-torchao": (8, _torchao_int8),
-    "fp8-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8DynamicActivationFloat8WeightConfig())),
-    "fp8wo-torchao": (8, lambda block: _torchao(block, lambda api: api.Float8WeightOnlyConfig())),
-    "int8-sdnq": (8, lambda block: _sdnq(block, "int8")),
-    "int8-sdnq-matmul": (8, lambda block: _sdnq(block, "int8", matmul=True)),
-    "int6-sdnq": (6, lambda block: _sdnq(block, "int6")),
-    "int5-sdnq": (5, lambda block: _sdnq(block, "int5", **_SMALL)),
-    "int5-sdnq-matmul": (5, lambda block: _sdnq(block, "int5", matmul=True, **_SMALL)),
-    "uint4-sdnq": (4, lambda block: _sdnq(block, "uint4")),
-    "int4-quanto": (4, lambda block: _quanto(block, "qint4")),
+    "int8-quanto": Precision(8, lambda block: _quanto(block, "qint8")),
+    "nf4-bnb": Precision(4, _nf4),
+    "fp8-quanto": Precision(8, lambda block: _quanto(block, "qfloat8_e4m3fn")),
+    "int8-torchao": Precision(8, _torchao_int8),
+    "fp8-torchao": Precision(8, lambda b: _torchao(b, lambda api: api.Float8DynamicActivationFloat8WeightConfig())),
+    "fp8wo-torchao": Precision(8, lambda block: _torchao(block, lambda api: api.Float8WeightOnlyConfig())),
+    "int8-sdnq": Precision(8, lambda block: _sdnq(block, "int8")),
+    "int8-sdnq-compile": Precision(8, lambda block: _sdnq(block, "int8", **_FEW), compiled=True),
+    "int8-sdnq-matmul": Precision(8, lambda block: _sdnq(block, "int8", matmul=True)),
+    "int6-sdnq": Precision(6, lambda block: _sdnq(block, "int6")),
+    "int5-sdnq": Precision(5, lambda block: _sdnq(block, "int5", **_SMALL)),
+    "int5-sdnq-matmul": Precision(5, lambda block: _sdnq(block, "int5", matmul=True, **_SMALL)),
+    "uint5-sdnq": Precision(5, _uint5),
+    "uint5-sdnq-compile": Precision(5, _uint5, compiled=True),
+    "uint4-sdnq": Precision(4, lambda block: _sdnq(block, "uint4")),
+    "int4-quanto": Precision(4, lambda block: _quanto(block, "qint4")),
 }

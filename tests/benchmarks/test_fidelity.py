@@ -10,6 +10,8 @@ import torch
 
 from benchmarks import fidelity
 from benchmarks.fidelity import SIZES, Fidelity, compare, table
+from benchmarks.fidelity_network import Network, make_inputs, run_block
+from benchmarks.quantizing import Precision
 
 
 def rounded(levels: int) -> Callable[[torch.nn.Module], None]:
@@ -29,9 +31,9 @@ def measure(precision: str) -> Fidelity:
 
 
 def test_fewer_bits_are_further_from_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fidelity.PRECISIONS, "none", (8, lambda _: None))
-    monkeypatch.setitem(fidelity.PRECISIONS, "fine", (8, rounded(127)))
-    monkeypatch.setitem(fidelity.PRECISIONS, "rough", (4, rounded(7)))
+    monkeypatch.setitem(fidelity.PRECISIONS, "none", Precision(8, lambda _: None))
+    monkeypatch.setitem(fidelity.PRECISIONS, "fine", Precision(8, rounded(127)))
+    monkeypatch.setitem(fidelity.PRECISIONS, "rough", Precision(4, rounded(7)))
     same, fine, rough = measure("none"), measure("fine"), measure("rough")
     assert (same.block_error, same.forward_error) == (0, 0)
     assert same.gradient_cosine == pytest.approx(1)
@@ -48,7 +50,7 @@ def test_a_broken_precision_is_out_of_bounds(monkeypatch: pytest.MonkeyPatch) ->
         for parameter in block.parameters():
             parameter.data.mul_(0.5)
 
-    monkeypatch.setitem(fidelity.PRECISIONS, "broken", (4, halve))
+    monkeypatch.setitem(fidelity.PRECISIONS, "broken", Precision(4, halve))
     assert not measure("broken").within
 
 
@@ -83,3 +85,15 @@ def test_results_come_one_by_one_and_make_the_table_elsewhere(
     assert fidelity.main() == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| int8", "| nf4", "| fp8"))]
     assert [row.split()[1] for row in rows] == ["int8-quanto", "nf4-bnb"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch's own, as it imports dynamo
+def test_compiled_blocks_have_the_same_adapters_and_share_no_output() -> None:
+    plain, compiled = (Network(SIZES["tiny"], "cpu", compiled=flag).block(2) for flag in (False, True))
+    assert (plain._compiled_call_impl is None, compiled._compiled_call_impl is None) == (True, False)
+    pairs = list(zip(plain.parameters(), compiled.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in pairs)
+    compiled._compiled_call_impl = None  # compiling on a CPU takes half a minute
+    state = torch.randn(1, 16, 64), torch.randn(1, 16, 64)
+    text, picture = run_block(Network(SIZES["tiny"], "cpu"), compiled, state, make_inputs(SIZES["tiny"], "cpu", 64, 16))
+    assert text.untyped_storage().data_ptr() != picture.untyped_storage().data_ptr()
