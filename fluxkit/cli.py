@@ -51,7 +51,7 @@ def cli() -> None:
 @click.option("--dataset", type=click.Path(path_type=Path), help="The folder with the photos.")
 @click.option(
     "--profile",
-    help="auto, 12gb, 16gb, 24gb or 48gb: how much memory the GPU has; 24gb-fast, 48gb-fast: "
+    help="auto, 12gb, 16gb, 24gb or 48gb: how much memory the GPU has; 12gb-nf4, 24gb-fast, 48gb-fast: "
     "several photos a step [default: auto].",
 )
 @click.option("--simpletuner", metavar="VERSION", help="The SimpleTuner release to pin.")

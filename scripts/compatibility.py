@@ -86,8 +86,8 @@ def render(project: Path, work: Path, environment: Path | None) -> None:
     """Render for both profiles and, with an environment, ask the release itself."""
     config = project / "fluxkit.toml"
     folders = []
-    for profile in ("12gb", "24gb"):
-        text = re.sub(r'\nprofile = "\w+"', f'\nprofile = "{profile}"', config.read_text(encoding="utf-8"))
+    for profile in ("12gb", "12gb-nf4", "24gb"):
+        text = re.sub(r'\nprofile = "[\w-]+"', f'\nprofile = "{profile}"', config.read_text(encoding="utf-8"))
         write_text(config, text)
         folders.append(work / profile)
         fluxkit("render", "-C", project, "--out", folders[-1] / "config")

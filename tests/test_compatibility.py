@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tomlkit
+from packaging.version import Version
 
 from fluxkit.commands.assemble import Assembled, assemble, open_project
 from fluxkit.errors import UserError
@@ -63,14 +64,15 @@ def config_of(assembled: Assembled) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("adapter", ["lycoris", "standard"])
-@pytest.mark.parametrize("profile", ["12gb", "24gb"])
+@pytest.mark.parametrize("profile", ["12gb", "12gb-nf4", "24gb"])
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_release_knows_every_option_that_is_rendered(
     tmp_path: Path, release: str, profile: str, adapter: str
 ) -> None:
     config = config_of(rendered(tmp_path, release, profile=profile, adapter=adapter))
     assert check_options(config, load_schema(release)) == []
-    assert config["base_model_precision"] == {"12gb": "nf4-bnb", "24gb": "int8-quanto"}[profile]
+    small = "uint5-sdnq" if Version(release) >= Version("4.8.0") else "nf4-bnb"
+    assert config["base_model_precision"] == {"12gb": small, "12gb-nf4": "nf4-bnb", "24gb": "int8-quanto"}[profile]
     assert ("lycoris_config" in config) is (adapter == "lycoris")
 
 
@@ -144,7 +146,7 @@ def test_what_a_release_dies_on_is_replaced_and_said(tmp_path: Path) -> None:
 
 def test_a_profile_whose_repair_is_not_bound_to_the_release_says_so(tmp_path: Path) -> None:
     def said(release: str) -> list[str]:
-        return [note for note in rendered(tmp_path, release, profile="12gb").rendered.notes if "linear4bit" in note]
+        return [note for note in rendered(tmp_path, release, profile="12gb-nf4").rendered.notes if "linear4bit" in note]
 
     assert said("4.8.0") == []
     assert "more memory" in said("4.10.1")[0]

@@ -56,7 +56,7 @@ def test_the_releases_own_parser_and_backend_checks_take_what_is_rendered(
         )
         assert "tracemalloc.stop()" not in text
     rendered = {}
-    for profile in ("24gb", "12gb"):
+    for profile in ("24gb", "12gb", "12gb-nf4"):
         with_profile(root, profile)
         fluxkit("render", "-C", root, "--out", tmp_path / profile / "config")
         document = json.loads((tmp_path / profile / "config" / "config.json").read_text())
@@ -78,7 +78,9 @@ def test_the_releases_own_parser_and_backend_checks_take_what_is_rendered(
         assert len(answer["backends"]) == 3
         # It understood what was meant: the values that came out are those that went in.
         assert {name: value for name, value in understood(config, answer).items() if value != config[name]} == {}
-        assert answer["understood"]["base_model_precision"] == {"12gb": "nf4-bnb", "24gb": "int8-quanto"}[profile]
+        small = "uint5-sdnq" if Version(release) >= Version("4.8.0") else "nf4-bnb"
+        expected = {"12gb": small, "12gb-nf4": "nf4-bnb", "24gb": "int8-quanto"}[profile]
+        assert answer["understood"]["base_model_precision"] == expected
 
 
 def understood(config: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

@@ -209,10 +209,11 @@ def _resolved_base(project: Project) -> str:
 def _unmeasured(release: Release, request: RenderRequest) -> Iterator[str]:
     """A note for each repair that the profile was measured with and the release doesn't get."""
     repairs = {defect.replacement for defect in release.defects if defect.action == "shim"}
-    for shim in (request.candidate or load_profile(request.profile)).shims:
+    profile = request.candidate or load_profile(request.profile, release.version)
+    for shim in profile.shims:
         if shim not in repairs and request.rehearsal is None:
             yield (
-                f"The profile {request.profile} was measured with a repair ({shim}) that is not known to be needed or "
+                f"The profile {profile.name} was measured with a repair ({shim}) that is not known to be needed or "
                 f"to work with SimpleTuner {release.version}: it may take more memory than the profile says."
             )
 

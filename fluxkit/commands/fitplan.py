@@ -69,7 +69,7 @@ def training_plan(
     limit = _number(settings, "checkpoints_total_limit", 5)
     made = request.steps // request.checkpoint_every
     return TrainingPlan(
-        profile=load_profile(request.profile),
+        profile=load_profile(request.profile, assembled.release.version),
         release=assembled.release.version,
         resolutions=request.resolutions,
         batch_size=_number(settings, "train_batch_size", 1),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fluxkit.console import Output
 from fluxkit.dataset.trigger import trigger_findings
 from fluxkit.errors import UserError
-from fluxkit.hardware import gpus
+from fluxkit.hardware import gpus, host_memory
 from fluxkit.project.config import ProjectConfig, TrainSection
 from fluxkit.project.load import CONFIG_FILE, load_project
 from fluxkit.project.scaffold import scaffold
@@ -98,7 +98,7 @@ def _checked_profile(name: str, out: Output) -> str:
     if name == "auto":
         found = gpus()
         if found:
-            return profile_for_memory(found[0].memory_gib)
+            return _for_the_ram(profile_for_memory(found[0].memory_gib), out)
         out.warn("No NVIDIA GPU found here; taking 24gb. Set [train] profile for the machine that trains.")
         return "24gb"
     known = profile_names()
@@ -108,6 +108,20 @@ def _checked_profile(name: str, out: Output) -> str:
         hint = did_you_mean(name, known)
         raise UserError(f'There is no profile "{name}".{hint}', fix=f"Use auto, {' or '.join(known)}.")
     return name
+
+
+def _for_the_ram(name: str, out: Output) -> str:
+    """The profile, or the one that stands in for it where that fits the RAM and this one doesn't."""
+    profile, memory = load_profile(name), host_memory()
+    gib = (memory.total + memory.swap) / 2**30
+    other = load_profile(profile.before) if profile.before else profile
+    if profile.measured.host_gib <= gib or other.measured.host_gib > gib:
+        return name
+    out.say(
+        f"{name} takes {profile.measured.host_gib:.0f} GiB of RAM and there are {gib:.0f}; taking {other.name}, which "
+        f"takes {other.measured.host_gib:.0f} and is less exact."
+    )
+    return other.name
 
 
 def _flags() -> str:

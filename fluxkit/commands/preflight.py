@@ -1,9 +1,9 @@
-"""Before a launch: is it known that this training can't fit this machine? Then it isn't started."""
+"""Before a launch: is it known that this training can't fit or run on this machine? Then it isn't started."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fluxkit.commands.assemble import Assembled, assemble, schema_of
+from fluxkit.commands.assemble import Assembled, assemble, ready_environment, schema_of
 from fluxkit.commands.fitplan import assemble_plain, machine, measured_settings, training_plan
 from fluxkit.console import Output
 from fluxkit.dataset.model import DatasetReport
@@ -13,6 +13,8 @@ from fluxkit.fitting.model import Fit
 from fluxkit.fitting.report import shortfall_text
 from fluxkit.fitting.store import settings_key, stored
 from fluxkit.project.load import Project
+from fluxkit.rendering.profiles import load_profile
+from fluxkit.trainer.compiler import PACKAGES, compiles, missing_for_compiling
 from fluxkit.trainer.runs import unfinished
 
 
@@ -43,6 +45,24 @@ def check_fit(
         raise UserError(
             f"This training does not fit this machine:\n{lines}",
             fix="Make one of the changes, then run `fluxkit train` again; `--no-fit-check` starts it all the same.",
+        )
+
+
+def check_compiler(project: Project, option: Sequence[str]) -> None:
+    """Refuse a training that compiles where nothing can: it would end after minutes, at its first step.
+
+    Raises:
+        UserError: a C compiler or Python's headers are missing.
+    """
+    assembled = assemble_project(project, option)
+    options = {name: setting.value for name, setting in assembled.rendered.settings.items()}
+    missing = missing_for_compiling(ready_environment(project).python) if compiles(options) else ()
+    if missing:
+        raise UserError(
+            f"The profile {assembled.request.profile} compiles the model's blocks, and {' and '.join(missing)} "
+            f"{'are' if len(missing) > 1 else 'is'} not on this machine.",
+            fix=f"{PACKAGES}, or set a [train] profile that compiles nothing"
+            + (f' ("{one.before}").' if (one := load_profile(assembled.request.profile)).before else "."),
         )
 
 

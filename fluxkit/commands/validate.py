@@ -96,7 +96,7 @@ def _say_helpers(report: DatasetReport, project: Project, out: Output) -> None:
 def dataset_rules(config: ProjectConfig, processes: int = 1) -> DatasetRules:
     """What a project's settings ask of its dataset, with so many GPUs that train together."""
     own = {name.lstrip("-"): value for name, value in config.train.options.items()}
-    options = {**_profile_options(config.train.profile), **own}
+    options = {**_profile_options(config.train.profile, pinned_release(config)), **own}
     accumulation = _count(options.get("gradient_accumulation_steps"))
     cuts = options.get("crop", True) and options.get("crop_aspect", "square") == "square"
     return DatasetRules(
@@ -114,9 +114,9 @@ def dataset_rules(config: ProjectConfig, processes: int = 1) -> DatasetRules:
     )
 
 
-def _profile_options(name: str) -> Mapping[str, Any]:
+def _profile_options(name: str, release: str) -> Mapping[str, Any]:
     try:
-        return load_profile(name).options
+        return load_profile(name, release).options
     except UserError:  # said when the settings are rendered
         return {}
 

@@ -28,6 +28,7 @@ from fluxkit.trainer.cached import (
     python_version,
     read_marker,
 )
+from fluxkit.trainer.compiler import missing_for_compiling
 from fluxkit.trainer.integrity import find_damage, recorded_bytes
 from fluxkit.trainer.interpreter import find_interpreter, version_of
 from fluxkit.trainer.lock import Lock
@@ -71,6 +72,7 @@ def gather(project: Project | None, pin: Pin | None, error: UserError | None = N
             disks=_disks(project),
             cached_model_bytes=cached_bytes(base or "black-forest-labs/FLUX.1-dev"),
             git=_git(),
+            missing_compiler=_missing_compiler(environment),
             uv=_uv(),
             torches=torches.result() if torches else (),
             token=has_token(),
@@ -108,6 +110,10 @@ def _disks(project: Project | None) -> dict[str, Disk]:
 def _disk(folder: Path) -> Disk:
     there = existing(folder)
     return Disk(there, there.stat().st_dev, shutil.disk_usage(there).free)
+
+
+def _missing_compiler(environment: Environment | None) -> tuple[str, ...]:
+    return missing_for_compiling(environment.python if environment and is_ready(environment) else None)
 
 
 def _git() -> str | None:

@@ -9,6 +9,7 @@ from fluxkit.errors import UserError
 from fluxkit.hardware import Gpu, GpuProcess
 from fluxkit.project.config import FLUX_DEV
 from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
+from fluxkit.trainer.compiler import PACKAGES, compiles
 
 QUANTIZE_BYTES = 21.78 * 2**30  # RAM to quantize FLUX.1-dev on the CPU to int8, as measured
 MODEL_BYTES = 33.3e9  # FLUX.1-dev in diffusers format
@@ -141,12 +142,20 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
             "Memory",
             "problem" if measured and ends else "warning",
             f"{has}. {takes}: {outcome}.",
-            f"Add {math.ceil((needed - both) / 1e9)} GB of swap or more (slow, but only at the start), or add RAM.",
+            f"Add {math.ceil((needed - both) / 1e9)} GB of swap or more (slow, but only at the start), or add RAM"
+            + _less_memory(profile, both),
         )
     elif memory.total < needed:
         yield Finding("Memory", "warning", f"{has}. {takes}: it will be slow while it loads.", "More RAM would help.")
     else:
         yield Finding("Memory", "ok", f"{has}, {memory.available / 1e9:.0f} GB available")
+
+
+def _less_memory(profile: Profile | None, both: int) -> str:
+    """The profile that stands in for another also takes less RAM, where it has fewer bits and compiles nothing."""
+    other = load_profile(profile.before) if profile and profile.before else None
+    fits = other is not None and other.measured.host_gib * 2**30 <= both
+    return f', or set [train] profile to "{other.name}".' if other and fits else "."
 
 
 def check_disk(facts: Facts) -> Iterator[Finding]:
@@ -178,7 +187,7 @@ def check_disk(facts: Facts) -> Iterator[Finding]:
 
 
 def check_programs(facts: Facts) -> Iterator[Finding]:
-    """Interpreters, git and uv."""
+    """Interpreters, git, uv, and a compiler where the profile needs one."""
     group = "Programs"
     yield Finding(group, "ok", f"Python {facts.python} runs fluxkit")
     if facts.pin and facts.trainer_python:
@@ -202,6 +211,18 @@ def check_programs(facts: Facts) -> Iterator[Finding]:
             + " needs it.",
             "Install it with your system's package manager, e.g. `sudo apt install git`.",
         )
+    profile = _profile(facts)
+    if profile and compiles(profile.options):
+        if facts.missing_compiler:
+            instead = f', or set [train] profile to "{profile.before}"' if profile.before else ""
+            yield Finding(
+                group,
+                "problem",
+                f'The profile "{profile.name}" compiles the model; missing: {", ".join(facts.missing_compiler)}.',
+                f"{PACKAGES}{instead}.",
+            )
+        else:
+            yield Finding(group, "ok", f'A C compiler, for the profile "{profile.name}"')
     if facts.uv:
         yield Finding(group, "ok", facts.uv)
     else:
@@ -210,6 +231,7 @@ def check_programs(facts: Facts) -> Iterator[Finding]:
 
 def _profile(facts: Facts) -> Profile | None:
     try:
-        return load_profile(facts.project.config.train.profile) if facts.project else None
+        release = facts.pin.version if facts.pin else None
+        return load_profile(facts.project.config.train.profile, release) if facts.project else None
     except UserError:
         return None  # check_project says so

@@ -106,6 +106,7 @@ class Facts:
         lock: what that resolved to, or None.
         lock_error: why `fluxkit.lock` can't be read.
         environment: where that is or will be installed.
+        missing_compiler: what compiling needs and this machine lacks, in words.
         trainer_python: version of the interpreter it has or would get; None when there is none.
         in_lock_file: platform → what `fluxkit.lock` holds; empty where there is none.
     """
@@ -116,6 +117,7 @@ class Facts:
     disks: Mapping[str, Disk]
     cached_model_bytes: int = 0
     git: str | None = None
+    missing_compiler: tuple[str, ...] = ()
     uv: str | None = None
     torches: tuple[TorchBuild, ...] = ()
     token: bool = False

@@ -10,7 +10,7 @@ from fluxkit.fitting.adapter import CHECKPOINT_BYTES, MEASURED_PARAMETERS
 from fluxkit.fitting.memory import gpu_need, validation_edge
 from fluxkit.fitting.model import Change, DiskNeed, TrainingPlan
 from fluxkit.hardware import Gpu
-from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
+from fluxkit.rendering.profiles import Profile, class_profiles, load_profile, profile_names
 
 MOST = 3
 _GIB = 2**30
@@ -92,6 +92,21 @@ def _smaller(plan: TrainingPlan) -> list[Profile]:
     return sorted(less, key=lambda one: -one.measured.peak_allocated_gib)
 
 
+def _of_less_memory(plan: TrainingPlan) -> list[Profile]:
+    """The profiles that were measured to take less RAM and no more of the card, the most of the card first.
+
+    Those of a class that only who names them gets are among them: `12gb-nf4` takes less RAM than `12gb`.
+    """
+    now = plan.profile.measured
+    others = [load_profile(name, plan.release) for name in profile_names() if name != plan.profile.name]
+    less = {
+        one.name: one
+        for one in others
+        if one.measured.host_gib < now.host_gib and one.measured.peak_reserved_gib <= now.peak_reserved_gib
+    }
+    return sorted(less.values(), key=lambda one: -one.measured.peak_allocated_gib)
+
+
 def _cost_of_profile(plan: TrainingPlan, other: Profile) -> str:
     edge = max(plan.resolutions)
     mine = plan.profile.measured.seconds_per_step.get(edge)
@@ -130,7 +145,7 @@ def memory_changes(plan: TrainingPlan, gib: float) -> tuple[Change, ...]:
             f'Set profile = "{one.name}" in [train].',
             f"{_cost_of_profile(plan, one)} It held {one.measured.host_gib:.0f} GiB.",
         )
-        for one in _smaller(plan)
+        for one in _of_less_memory(plan)
         if one.measured.host_gib <= gib
     ]
     missing = plan.profile.measured.host_gib - gib

@@ -28,14 +28,14 @@ def config_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     if request.rehearsal is None:
         return tuple(layers)
     if not request.has_cuda:
-        layers = [(origin, _without_accelerator(values)) for origin, values in layers]
+        layers = [(origin, _for_cpu(values)) for origin, values in layers]
     return (*layers, (REHEARSAL, _rehearsed_options(request, layers)))
 
 
 def lycoris_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     """The layers of `lycoris_config.json`, weakest first."""
     layers = ((f"profile {profile.name}", profile.lycoris), (f"{PROJECT} [lycoris]", request.lycoris))
-    if request.rehearsal is None or request.has_cuda:
+    if request.rehearsal is None or request.has_cuda or profile.options.get("base_model_precision") != "nf4-bnb":
         return layers
     # bypass_mode is there for nf4's packed weights, which a rehearsal without CUDA replaces by int8.
     return tuple((origin, {k: v for k, v in values.items() if k != "bypass_mode"}) for origin, values in layers)
@@ -50,6 +50,13 @@ def dataset_layers(request: RenderRequest, profile: ProfileSettings) -> _Layers:
     # maximum_image_size >= 512, so the template leaves it out in a rehearsal.
     edge = request.rehearsal.resolution
     return (*layers, (REHEARSAL, {"resolution_type": "pixel", "resolution": edge, "minimum_image_size": edge}))
+
+
+def environment_of(request: RenderRequest, profile: ProfileSettings) -> dict[str, str]:
+    """What the profile sets for the trainer's process."""
+    if request.rehearsal is None or request.has_cuda:
+        return dict(profile.env)
+    return {name: value for name, value in profile.env.items() if name != "TRAINING_DYNAMO_BACKEND"}
 
 
 def resolutions_of(request: RenderRequest) -> tuple[int, ...]:
@@ -79,5 +86,8 @@ def _rehearsed_options(request: RenderRequest, layers: list[tuple[str, Mapping[s
     return options
 
 
-def _without_accelerator(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if (k, v) != ("quantize_via", "accelerator")}
+def _for_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what only a GPU can do, and without compiling, which takes minutes on a CPU and proves nothing there."""
+    return {
+        k: v for k, v in values.items() if (k, v) != ("quantize_via", "accelerator") and not k.startswith("dynamo_")
+    }

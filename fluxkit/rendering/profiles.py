@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from fluxkit.errors import UserError
 from fluxkit.rendering.fidelity import Fidelity, read_fidelity
 from fluxkit.resources import resource
@@ -86,10 +88,14 @@ class Profile(ProfileSettings):
     Args:
         measured: what proves it.
         fidelity: how exact its base model is; None where nothing is quantized.
+        since: the first SimpleTuner release that has its options; empty for every one.
+        before: the profile that stands in for it with older releases.
     """
 
     measured: Measured
     fidelity: Fidelity | None = None
+    since: str = ""
+    before: str = ""
 
     @property
     def card_gib(self) -> float:
@@ -122,8 +128,12 @@ def _order(name: str) -> tuple[int, str]:
     return int(digits) if digits.isdigit() else 0, name
 
 
-def load_profile(name: str) -> Profile:
+def load_profile(name: str, release: str | None = None) -> Profile:
     """Load a profile.
+
+    Args:
+        name: of the profile.
+        release: the pinned SimpleTuner release. One that is too old for the profile gets the one that stands in for it.
 
     Raises:
         UserError: no such profile, or one that has not been measured yet, or not with these settings.
@@ -139,7 +149,10 @@ def load_profile(name: str) -> Profile:
             f'There is no profile "{name}".{did_you_mean(name.lower(), known)}',
             fix=f"Set [train] profile to one of: {choices}.",
         )
-    return read_profile(resource("profiles", f"{name}.toml"))
+    profile = read_profile(resource("profiles", f"{name}.toml"))
+    if release is None or not profile.since or Version(release) >= Version(profile.since):
+        return profile
+    return load_profile(profile.before, release)
 
 
 def read_profile(path: Path) -> Profile:
@@ -169,6 +182,8 @@ def read_profile(path: Path) -> Profile:
         shims=tuple(data.get("shims", ())),
         measured=Measured(**{**known, "seconds_per_step": pace}),
         fidelity=read_fidelity(name, data),
+        since=data.get("since", ""),
+        before=data.get("before", ""),
         **{key: data[key] for key in SETTINGS},
     )
 

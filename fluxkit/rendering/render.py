@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from fluxkit.files import write_text
 from fluxkit.rendering.defects import apply_defects
-from fluxkit.rendering.layering import config_layers, dataset_layers, lycoris_layers, resolutions_of
+from fluxkit.rendering.layering import config_layers, dataset_layers, environment_of, lycoris_layers, resolutions_of
 from fluxkit.rendering.profiles import ProfileSettings, load_profile
 from fluxkit.rendering.settings import PROJECT, Layers, RenderRequest, Setting
 from fluxkit.rendering.templates import render_template
@@ -59,7 +59,7 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
         UserError: an unknown profile, an option that a field of fluxkit owns, a value that JSON can't carry or that
             SimpleTuner would read as something else.
     """
-    profile, notes = _fitting(request.candidate or load_profile(request.profile), request, accepts)
+    profile, notes = _fitting(request.candidate or load_profile(request.profile, request.release), request, accepts)
     settings: dict[str, Setting] = {}
     documents: dict[str, object] = {"config.json": _config(request, profile, settings, notes)}
     documents["multidatabackend.json"] = _backends(request, profile, settings)
@@ -68,10 +68,11 @@ def render(request: RenderRequest, accepts: Callable[[str], bool] | None = None)
         documents["lycoris_config.json"] = _document("lycoris_config.json", request, layers)
         settings |= {f"lycoris.{name}": setting for name, setting in layers.used.items()}
     documents["user_prompt_library.json"] = _document("user_prompt_library.json", request, Layers(()))
-    settings |= {f"env.{name}": Setting(value, f"profile {profile.name}") for name, value in profile.env.items()}
+    env = environment_of(request, profile)
+    settings |= {f"env.{name}": Setting(value, f"profile {profile.name}") for name, value in env.items()}
     settings |= {f"env.{name}": Setting(value, f"{PROJECT} [env]") for name, value in request.env.items()}
     check_texts(documents)
-    return Rendered(documents, settings, {**profile.env, **request.env}, tuple(notes))
+    return Rendered(documents, settings, {**env, **request.env}, tuple(notes))
 
 
 def rendered_texts(rendered: Rendered) -> dict[str, str]:
@@ -137,6 +138,11 @@ def _fitting(
         "and the profile's measured memory does not hold without it."
         for name in lacking
     ]
+    if request.candidate is None and profile.name != request.profile:
+        notes.insert(
+            0,
+            f"SimpleTuner {request.release} is too old for the profile {request.profile}: it gets {profile.name}.",
+        )
     options = {name: value for name, value in profile.options.items() if name not in lacking}
     return replace(profile, options=options), notes
 

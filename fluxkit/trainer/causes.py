@@ -77,6 +77,15 @@ CAUSES: tuple[Cause, ...] = (
         OUT_OF_MEMORY,
     ),
     Cause(
+        "no-compiler",
+        # Triton's build.py: `RuntimeError: Failed to find C compiler. Please specify via CC environment variable …`;
+        # gcc: `fatal error: Python.h: No such file or directory`.
+        _any(r"Failed to find C compiler", r"fatal error: '?Python\.h'?(?:: No such file| file not found)"),
+        "The profile compiles parts of the model, and this machine lacks a C compiler or Python's headers.",
+        "Install them, e.g. `sudo apt install build-essential python3-dev`, or set [train] profile to one that "
+        'compiles nothing (12gb: "12gb-nf4").',
+    ),
+    Cause(
         "shared-memory",
         # torch.utils.data: `DataLoader worker (pid …) is killed by signal: Bus error. It is possible that …`
         _any(r"is killed by signal: Bus error", r"unable to (?:open|mmap) (?:file|shared memory object) </?torch_"),

@@ -42,7 +42,7 @@ class Defect:
         since: the first release seen to have it.
         until: the last one; empty when the newest known release has it.
         option: SimpleTuner's option that meets it; empty when it is none.
-        value: the value of `option` that meets it; None for any.
+        value: the value of `option` that meets it; None for any; for `shim` it may be a list of them.
         action: `replace` (a default gets `replacement`; the user's own wish is refused), `refuse`, `shim` (load
             `replacement` into the trainer's process) or `known` (handled in code).
         replacement: for `replace` the value, for `shim` its name.

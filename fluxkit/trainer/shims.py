@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fluxkit.files import write_text
-from fluxkit.trainer.releases import defects_of
+from fluxkit.trainer.releases import Defect, defects_of
 
 _SOURCES = Path(__file__).resolve().parent / "_shims"
 
@@ -31,8 +31,12 @@ def shims_for(
         for defect in defects_of(release_version)
         if defect.action == "shim"
         and now[defect.when]
-        and (not defect.option or options.get(defect.option) == defect.value)
+        and (not defect.option or options.get(defect.option) in _values(defect))
     )
+
+
+def _values(defect: Defect) -> tuple[object, ...]:
+    return tuple(defect.value) if isinstance(defect.value, list) else (defect.value,)
 
 
 def write_shims(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def test_the_release_that_is_measured_takes_every_candidate() -> None:
 
 
 @pytest.mark.parametrize(("profile", "name"), [
-    ("12gb", "nf4"), ("16gb", "int8-quanto-unsloth"), ("24gb", "guide"),
+    ("12gb", "uint5-sdnq-compile"), ("12gb-nf4", "nf4"), ("16gb", "int8-quanto-unsloth"), ("24gb", "guide"),
     ("24gb-fast", "int8-quanto-b3-segments"), ("48gb", "bf16"), ("48gb-fast", "bf16-b4"),
 ])  # fmt: skip
 def test_a_candidate_that_is_the_shipped_profile_has_its_digest_and_proves_it(profile: str, name: str) -> None:
@@ -173,7 +173,7 @@ def test_the_projects_own_document_has_places_for_both_tables(project_root: Path
 
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
-    return Path(shutil.copy(resource("profiles", "12gb.toml"), tmp_path / "12gb.toml"))
+    return Path(shutil.copy(resource("profiles", "12gb-nf4.toml"), tmp_path / "12gb-nf4.toml"))
 
 
 def test_a_proof_is_written_into_the_profile_and_its_reasons_stay(profile: Path, result_for: Results) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fluxkit.commands import assemble as shared
 from fluxkit.commands import fit as command
-from fluxkit.commands import fitplan, measuring
+from fluxkit.commands import fitplan, measuring, preflight
 from fluxkit.commands import train as training
 from fluxkit.commands.validate import dataset_rules
 from fluxkit.console import Output
@@ -141,6 +141,40 @@ def test_train_refuses_what_is_known_not_to_fit_before_a_run_is_made(
     assert "3. Set resolutions = [512]" in caught.value.message
     assert "--no-fit-check" in caught.value.fix
     assert not list(project.glob("runs/*"))
+
+
+def compiling(project: Path, monkeypatch: pytest.MonkeyPatch, *missing: str, release: str = "4.8.0") -> None:
+    text = (project / "fluxkit.toml").read_text()
+    text = text.replace('profile = "24gb"', 'profile = "12gb"').replace('version = "4.8.0"', f'version = "{release}"')
+    (project / "fluxkit.toml").write_text(text)
+    monkeypatch.setattr(preflight, "missing_for_compiling", lambda _: missing)
+
+
+def test_what_compiles_is_not_started_without_a_compiler(
+    project: Path, card: Card, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card(12)
+    trainer("raise SystemExit('must not start')")
+    compiling(project, monkeypatch, "a C compiler (gcc)", "Python's headers (Python.h)")
+    with pytest.raises(UserError, match=r"compiler \(gcc\) and Python's headers .* are not on this") as caught:
+        train(project, no_fit_check=True)
+    assert "build-essential" in caught.value.fix
+    assert '"12gb-nf4"' in caught.value.fix
+    assert not list(project.glob("runs/*"))
+    train(project, dry_run=True)  # it shows what would be started
+
+
+def test_with_a_compiler_it_starts_and_without_compiling_none_is_needed(
+    project: Path, card: Card, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card(12)
+    trainer("raise SystemExit('it started')")
+    compiling(project, monkeypatch)
+    with pytest.raises(TrainerError):
+        train(project)
+    compiling(project, monkeypatch, "a C compiler (gcc)", release="4.0.6")  # which gets 12gb-nf4
+    with pytest.raises(TrainerError):
+        train(project, fresh=True)
 
 
 def test_no_fit_check_starts_it_all_the_same(project: Path, card: Card, trainer: Trainer) -> None:

@@ -13,7 +13,7 @@ from fluxkit.commands.doctor import doctor
 from fluxkit.console import Output
 from fluxkit.doctor import gather
 from fluxkit.doctor.checks import findings
-from fluxkit.doctor.machine import check_memory, supports
+from fluxkit.doctor.machine import check_memory, check_programs, supports
 from fluxkit.doctor.model import CachedEnvironment, Disk, Facts, Finding, TorchBuild
 from fluxkit.doctor.report import report_text
 from fluxkit.errors import UserError
@@ -166,7 +166,21 @@ def test_a_12_gb_card_with_16_gb_of_ram_needs_the_small_profile_which_fits(healt
     gpu, memory = problems(small)
     assert '"12gb"' in gpu.fix
     assert "swap" in memory.fix
-    assert problems(replace(small, project=project("12gb"))) == []
+    assert problems(replace(small, project=project("12gb-nf4"))) == []
+    (memory,) = problems(replace(small, project=project("12gb")))  # its compiling takes 4 GiB more
+    assert 'The profile "12gb" takes about 19 GB' in memory.message
+    assert 'or set [train] profile to "12gb-nf4".' in memory.fix
+
+
+def test_a_profile_that_compiles_needs_a_compiler(healthy: Facts) -> None:
+    mine = replace(healthy, project=project("12gb"))
+    assert 'A C compiler, for the profile "12gb"' in [one.message for one in check_programs(mine)]
+    lacking = replace(mine, missing_compiler=("a C compiler (gcc)", "Python's headers (Python.h)"))
+    (found,) = (one for one in check_programs(lacking) if one.level == "problem")
+    assert "missing: a C compiler (gcc), Python's headers (Python.h)" in found.message
+    assert "build-essential" in found.fix
+    assert '"12gb-nf4"' in found.fix
+    assert not any("compile" in one.message for one in check_programs(replace(lacking, project=project("24gb"))))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ def test_a_24_gb_card_with_64_gb_of_ram_fits_the_24gb_profile(plan_for: Plans, m
         (
             "12gb",
             (),
+            "uint5-sdnq, 5 bits; the adapter's gradients have a cosine of 0.970 with bf16's (0.95 is asked for)",
+        ),
+        (
+            "12gb-nf4",
+            (),
             "nf4-bnb, 4 bits; the adapter's gradients have a cosine of 0.890 with bf16's (below the 0.95 that is asked "
             "for: docs/profiles.md)",
         ),
@@ -55,7 +60,7 @@ def test_it_says_how_exact_the_base_model_is(
     assert f"Exactness: {line}" in report_text(fit).splitlines()
     known = report_dict(fit)["exactness"]
     assert (known is None) == (unmeasured != () or profile == "48gb")
-    assert known is None or known["within_bounds"] == (profile == "24gb")
+    assert known is None or known["within_bounds"] == (profile != "12gb-nf4")
 
 
 def test_a_16_gb_card_is_refused_and_three_changes_are_named_cheapest_first(
@@ -90,12 +95,15 @@ def test_an_8_gb_card_is_refused_with_nothing_to_offer(plan_for: Plans, machine_
 
 
 def test_memory_that_others_hold_is_asked_back_first(plan_for: Plans, machine_with: Machines) -> None:
-    (short,) = judge(plan_for(), machine_with(24, free=12)).shortfalls
+    small = load_profile("12gb").measured
+    plan = plan_for()
+    same = replace(plan.profile, measured=replace(plan.profile.measured, date=small.date))
+    (short,) = judge(replace(plan, profile=same), machine_with(24, free=12)).shortfalls
     assert "12.0 of the 24.0 GiB" in short.message
     assert "blender (process 77)" in short.changes[0].title
     assert "4.2 GiB more" in short.changes[0].cost
     assert 'profile = "12gb"' in short.changes[1].title
-    mine, theirs = (load_profile(name).measured.seconds_per_step[1024] for name in ("24gb", "12gb"))
+    mine, theirs = (one.seconds_per_step[1024] for one in (plan.profile.measured, small))
     assert f"a step took {theirs:.2f} s instead of {mine:.2f} on an NVIDIA H200" in short.changes[1].cost
 
 
@@ -122,11 +130,11 @@ def test_a_larger_batch_that_only_an_estimate_refuses_goes_on_with_a_note(
 def test_changes_are_put_together_where_none_is_enough_alone(plan_for: Plans, machine_with: Machines) -> None:
     (short,) = judge(plan_for(batch_size=4), machine_with(15.5)).shortfalls
     assert [change.title for change in short.changes] == [
+        'Set profile = "12gb" in [train].',  # what checkpointing keeps is in RAM, so a larger batch takes little
         "Set validation_disable = true in [train.options]. Set train_batch_size = 1 in [train.options].",
-        'Set train_batch_size = 1 in [train.options]. Set profile = "16gb" in [train].',
         "Set train_batch_size = 1 in [train.options]. Set resolutions = [512] in [dataset].",
     ]
-    assert "one picture instead of 4" in short.changes[0].cost
+    assert "one picture instead of 4" in short.changes[1].cost
 
 
 def test_settings_nobody_measured_are_never_refused_for_gpu_memory(plan_for: Plans, machine_with: Machines) -> None:
@@ -151,7 +159,7 @@ def test_too_little_ram_is_refused(
     (short,) = judge(plan_for(), machine_with(24, **memory)).shortfalls
     assert short.what == "RAM"
     assert said in short.message
-    assert 'profile = "12gb"' in short.changes[0].title
+    assert 'profile = "12gb-nf4"' in short.changes[0].title  # 12gb takes 16.3 GiB while its workers compile
     assert "swap" in short.changes[1].title
 
 

@@ -6,7 +6,7 @@ import pytest
 from fluxkit.commands import init as module
 from fluxkit.console import Output
 from fluxkit.errors import UserError
-from fluxkit.hardware import Gpu
+from fluxkit.hardware import Gpu, HostMemory
 from fluxkit.project.load import load_project
 from fluxkit.rendering import profiles
 
@@ -14,6 +14,7 @@ from fluxkit.rendering import profiles
 @pytest.fixture(autouse=True)
 def _profiles_and_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", int(23.6 * 2**30), 0, "1")])
+    monkeypatch.setattr(module, "host_memory", lambda: HostMemory(64 * 2**30, 60 * 2**30, 0))
 
 
 def run(directory: Path, **options: Any) -> None:
@@ -108,6 +109,25 @@ def test_auto_goes_by_the_gpus_memory(
     monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", int(gib * 2**30), 0, "1")])
     run(tmp_path, trigger="behitek", profile="auto")
     assert load_project(tmp_path).config.train.profile == profile
+
+
+@pytest.mark.parametrize(
+    ("ram", "swap", "profile"), [(15, 0, "12gb-nf4"), (15, 8, "12gb"), (17, 0, "12gb"), (8, 0, "12gb")]
+)
+def test_auto_takes_what_the_ram_holds_where_another_stands_in(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ram: int,
+    swap: int,
+    profile: str,
+) -> None:
+    monkeypatch.setattr(module, "gpus", lambda: [Gpu("card", int(11.6 * 2**30), 0, "1")])
+    monkeypatch.setattr(module, "host_memory", lambda: HostMemory(ram * 2**30, ram * 2**30, swap * 2**30))
+    run(tmp_path, trigger="behitek", profile="auto")
+    assert load_project(tmp_path).config.train.profile == profile
+    said = capsys.readouterr()
+    assert ("taking 12gb-nf4" in said.out + said.err) is (profile == "12gb-nf4")
 
 
 def test_nobody_is_given_a_profile_that_trains_otherwise() -> None:

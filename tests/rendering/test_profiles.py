@@ -20,7 +20,7 @@ from fluxkit.resources import resource
 
 
 def test_every_shipped_profile_has_a_measurement_of_its_own_settings_that_leaves_room() -> None:
-    assert profile_names() == ("12gb", "16gb", "24gb", "24gb-fast", "48gb", "48gb-fast")
+    assert profile_names() == ("12gb", "12gb-nf4", "16gb", "24gb", "24gb-fast", "48gb", "48gb-fast")
     for path in resource("profiles").glob("*.toml"):
         measured = read_profile(path).measured
         assert measured.peak_allocated_gib <= measured.peak_reserved_gib <= 0.95 * measured.cap_gib
@@ -29,8 +29,23 @@ def test_every_shipped_profile_has_a_measurement_of_its_own_settings_that_leaves
         assert max(measured.allocated_gib.values()) == measured.peak_allocated_gib
 
 
-def test_12gb_is_the_nf4_row() -> None:
+def test_12gb_has_5_bits_and_compiled_blocks() -> None:
     profile = load_profile("12gb")
+    assert (profile.options["base_model_precision"], profile.options["dynamo_backend"]) == ("uint5-sdnq", "inductor")
+    assert profile.lycoris == {"bypass_mode": True}
+    assert profile.shims == ("sdnq_on_gpu",)
+
+
+@pytest.mark.parametrize(("release", "name"), [
+    (None, "12gb"), ("4.10.1", "12gb"), ("4.8.0", "12gb"), ("4.7.9", "12gb-nf4"), ("1.2.5", "12gb-nf4"),
+])  # fmt: skip
+def test_a_release_without_its_options_gets_the_profile_that_stands_in(release: str | None, name: str) -> None:
+    assert load_profile("12gb", release).name == name
+    assert load_profile("24gb", release).name == "24gb"
+
+
+def test_12gb_nf4_is_the_nf4_row() -> None:
+    profile = load_profile("12gb-nf4")
     assert profile.options == {
         "base_model_precision": "nf4-bnb",
         "vae_batch_size": 1,
@@ -42,8 +57,9 @@ def test_12gb_is_the_nf4_row() -> None:
     assert profile.shims == ("linear4bit",)
 
 
-def test_12gb_keeps_a_tenth_free() -> None:
-    measured = load_profile("12gb").measured
+@pytest.mark.parametrize("name", ["12gb", "12gb-nf4"])
+def test_12gb_keeps_a_tenth_free(name: str) -> None:
+    measured = load_profile(name).measured
     assert measured.peak_reserved_gib <= 0.9 * measured.cap_gib
 
 
@@ -92,7 +108,7 @@ def copy(tmp_path: Path) -> Path:
     [
         ("vae_batch_size = 1", "vae_batch_size = 2"),
         ("bypass_mode = true", "bypass_mode = true\nfactor = 4"),
-        ('shims = ["linear4bit"]', "shims = []"),
+        ('shims = ["sdnq_on_gpu"]', "shims = []"),
         ("expandable_segments:True", "expandable_segments:False"),
         ("[dataset]", '[dataset]\ncrop = "random"'),
     ],
@@ -165,27 +181,30 @@ def test_a_path_is_no_profile() -> None:
         load_profile("../profiles/24gb")
 
 
-def test_every_quantized_profile_says_how_exact_it_is_and_only_12gb_is_out_of_bounds() -> None:
+def test_every_quantized_profile_says_how_exact_it_is_and_only_12gb_nf4_is_out_of_bounds() -> None:
     profiles = {name: load_profile(name) for name in profile_names()}
     assert {name for name, one in profiles.items() if one.fidelity is None} == {"48gb", "48gb-fast"}
     rough = {name: one.fidelity for name, one in profiles.items() if one.fidelity and not one.fidelity.within}
-    assert list(rough) == ["12gb"]  # 4 bits; nothing more exact was proven to train on such a card
-    assert rough["12gb"].bounds == (0.25, 0.95)
+    assert list(rough) == ["12gb-nf4"]  # 4 bits, for who names it, or has an older release
+    assert rough["12gb-nf4"].bounds == (0.25, 0.95)
     table = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
-    for one in filter(None, (profile.fidelity for profile in profiles.values())):
-        (row,) = (line for line in table.splitlines() if line.startswith(f"| {one.precision} | 0."))
+    for profile in profiles.values():
+        if (one := profile.fidelity) is None:
+            continue
+        measured = one.precision + ("-compile" if "dynamo_backend" in profile.options else "")
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| {measured} | 0."))
         cells = [cell.strip() for cell in row.split("|")]
         assert (float(cells[2]), float(cells[4])) == (one.block_error, one.gradient_cosine)
         assert cells[6] == ("yes" if one.within else "no")
 
 
 @pytest.mark.parametrize(("old", "new"), [
-    ("[fidelity]", "[something]"), ('precision = "nf4-bnb"', 'precision = "int8-quanto"'),
+    ("[fidelity]", "[something]"), ('precision = "uint5-sdnq"', 'precision = "int8-quanto"'),
 ])  # fmt: skip
 def test_a_profile_is_refused_whose_exactness_was_not_measured(copy: Path, old: str, new: str) -> None:
     head, found, tail = copy.read_text().partition("[fidelity]")
     assert found
     copy.write_text(head + (found + tail).replace(old, new, 1))
-    with pytest.raises(UserError, match='exact the profile "12gb" is with nf4-bnb was not measured') as caught:
+    with pytest.raises(UserError, match='exact the profile "12gb" is with uint5-sdnq was not measured') as caught:
         read_profile(copy)
-    assert "benchmarks/fidelity.py --precision nf4-bnb" in caught.value.fix
+    assert "benchmarks/fidelity.py --precision uint5-sdnq" in caught.value.fix

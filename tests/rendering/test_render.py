@@ -176,21 +176,42 @@ def test_a_rehearsal_replaces_its_closed_list_and_says_so(request_for: Any) -> N
         "lr_warmup_steps": (100, 0),
         "checkpoint_step_interval": (1000, 2),
         "validation_step_interval": (1000, 2),
-        "validation_resolution": ("768x768", "64x64"),
+        "validation_resolution": ("640x640", "64x64"),
         "validation_num_inference_steps": (20, 2),
-        "base_model_precision": ("nf4-bnb", "int8-quanto"),
+        "dynamo_backend": ("inductor", None),
+        "dynamo_use_regional_compilation": (True, None),
+        "env.TRAINING_DYNAMO_BACKEND": ("inductor", None),
         "dataset.resolution": ((1024, 512), 64),
         "dataset.minimum_image_size": ((1024, 512), 64),
         "dataset.maximum_image_size": ((1024, 512), None),
         "dataset.target_downsample_size": ((1024, 512), None),
         "dataset.resolution_type": ("pixel_area", "pixel"),
-        "lycoris.bypass_mode": (True, None),
     }
     assert rehearsal_changes(replace(request, rehearsal=None)) == []
 
 
-def test_a_rehearsal_with_a_gpu_keeps_the_precision(request_for: Any) -> None:
+def test_a_rehearsal_without_a_gpu_has_no_bitsandbytes(request_for: Any) -> None:
+    request = request_for(profile="12gb-nf4", rehearsal=TINY, has_cuda=False)
+    changes = rehearsal_changes(request)
+    assert ("base_model_precision", "nf4-bnb", "int8-quanto") in changes
+    assert ("lycoris.bypass_mode", True, None) in changes
+
+
+def test_a_rehearsal_with_a_gpu_compiles_as_the_training_does(request_for: Any) -> None:
     rendered = render(request_for(profile="12gb", rehearsal=TINY))
+    assert _config(rendered)["dynamo_backend"] == "inductor"
+    assert rendered.env["TRAINING_DYNAMO_BACKEND"] == "inductor"
+
+
+def test_an_older_release_gets_the_profile_that_stands_in_and_a_note(request_for: Any) -> None:
+    old = render(request_for(profile="12gb", release="4.0.6"))
+    assert _config(old)["base_model_precision"] == "nf4-bnb"
+    assert old.notes[0] == "SimpleTuner 4.0.6 is too old for the profile 12gb: it gets 12gb-nf4."
+    assert not any("12gb-nf4" in note for note in render(request_for(profile="12gb", release="4.8.0")).notes)
+
+
+def test_a_rehearsal_with_a_gpu_keeps_the_precision(request_for: Any) -> None:
+    rendered = render(request_for(profile="12gb-nf4", rehearsal=TINY))
     assert _config(rendered)["base_model_precision"] == "nf4-bnb"
     document: Any = rendered.documents["lycoris_config.json"]
     assert document["bypass_mode"] is True

@@ -43,6 +43,12 @@ LINES: dict[str, list[str]] = {
         "RuntimeError: CUDA error: out of memory\n",
         "Error out of memory at line 380 in file /src/csrc/pythonInterface.cpp\n",  # bitsandbytes
     ],
+    "no-compiler": [
+        # Triton 3.6's runtime/build.py; gcc 12
+        "RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set "
+        "triton.knobs.build.impl.\n",
+        "cuda_utils.c:6:10: fatal error: Python.h: No such file or directory\n",
+    ],
     "host-memory": [
         # real: torch.empty(1 << 50)
         "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "

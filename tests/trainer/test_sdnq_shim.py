@@ -28,7 +28,7 @@ import torch
 torch.cuda.is_available = lambda: {cuda}
 from sdnq.training import sdnq_training_post_load_quant as quantize
 model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ModuleDict({{"big": torch.nn.Linear(64, 64)}}))
-quantize(model, weights_dtype="int5", quantization_device={device!r}, return_device={device!r})
+quantize(model, weights_dtype="uint5", quantization_device={device!r}, return_device={device!r})
 """
 
 
@@ -46,7 +46,7 @@ def quantize(
 
 
 @pytest.mark.parametrize(("cuda", "device", "where"), [
-    (True, "cpu", "int5 cuda cuda"), (False, "cpu", "int5 cpu cpu"), (True, "cuda", "int5 cuda cuda"),
+    (True, "cpu", "uint5 cuda cuda"), (False, "cpu", "uint5 cpu cpu"), (True, "cuda", "uint5 cuda cuda"),
 ])  # fmt: skip
 def test_a_model_on_the_cpu_is_quantized_on_the_gpu_where_there_is_one(
     tmp_path: Path, cuda: bool, device: str, where: str
@@ -56,7 +56,7 @@ def test_a_model_on_the_cpu_is_quantized_on_the_gpu_where_there_is_one(
 
 
 def test_without_the_shim_it_is_quantized_where_the_trainer_says(tmp_path: Path) -> None:
-    assert quantize(tmp_path, shims=()).splitlines() == ["int5 cpu cpu"]
+    assert quantize(tmp_path, shims=()).splitlines() == ["uint5 cpu cpu"]
 
 
 @pytest.mark.parametrize("off", ["18.0", "-1.5", "float('nan')"])
@@ -73,7 +73,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace as Any
 from simpletuner.helpers.training.trainer import Trainer
 order = []
-config = Any(base_model_precision="int5-sdnq", disable_accelerator=False, is_quantized=True, weight_dtype=None,
+config = Any(base_model_precision="uint5-sdnq", disable_accelerator=False, is_quantized=True, weight_dtype=None,
              base_model_default_dtype="bf16", controlnet=False, is_quanto=False, is_torchao=False, is_fp8_native=False,
              is_transformerengine=False, is_sdnq=True)
 weights = Any(to=lambda device, dtype: order.append(f"{config.quantize_via} moves it to {device}"))

@@ -4,10 +4,11 @@ Why: SimpleTuner's `quantize_via = "accelerator"` means to quantize that way ("l
 `Trainer.init_precision` moves the whole bf16 model to the GPU first: 22 GiB, more than the cards have that need 5 bits.
 `quantize_via = "cpu"` quantizes on the CPU, which takes minutes, and holds the quantized model in RAM.
 Here: with `quantize_via = "cpu"` each weight goes to the GPU, is quantized there and stays there. The largest weight
-is compared with what it was: on an H200 (torch 2.11, sdnq 0.2.5) what 5 bits computed was noise, cause not known, which
-no loss shows on random weights. Wrong products of right weights are not seen here: `benchmarks/fidelity.py` sees them.
-Bound to: the releases of the defect `sdnq-whole-model` in releases.toml, for base_model_precision int5-sdnq.
-Measured, 2026-11-27, on an H200 capped at 11 GiB: 7.57 GiB at the end of loading, nothing more on the way.
+is compared with what it was: on an H200 (torch 2.11, sdnq 0.2.5) int5, with a sign, is quantized to noise where sdnq
+compiles that, which no loss shows on random weights. Wrong products of right weights are not seen here:
+`benchmarks/fidelity.py` sees them.
+Bound to: the releases of the defects `sdnq-whole-model` and `sdnq-int5-noise` in releases.toml.
+Measured, 2026-11-28, on an H200 capped at 11 GiB: 7.57 GiB at the end of loading uint5, nothing more on the way.
 """
 
 import functools
