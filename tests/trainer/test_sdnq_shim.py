@@ -1,11 +1,13 @@
 """sdnq on the GPU, weight by weight: against a stand-in for the library here, against the real trainer below."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from fluxkit.dataset.demo import make_demo_dataset
 from fluxkit.process import run
 from fluxkit.trainer.shims import write_shims
 from tests.real import fluxkit
@@ -91,11 +93,27 @@ os.write(1, ("ORDER " + ", ".join(order)).encode())  # what Python prints, the t
 
 
 @pytest.mark.slow
-def test_the_real_trainer_moves_the_whole_model_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ["4.8.0", "4.10.1"])
+def test_the_real_trainer_moves_the_whole_model_first(tmp_path: Path, release: str) -> None:
     """Fails when the shim is no longer needed."""
-    toml = '[project]\nname = "p"\ntrigger = "fxkdemo"\n[simpletuner]\nversion = "4.8.0"\nplatform = "cpu"\n'
+    toml = f'[project]\nname = "p"\ntrigger = "fxkdemo"\n[simpletuner]\nversion = "{release}"\nplatform = "cpu"\n'
     (tmp_path / "fluxkit.toml").write_text(toml)
     environment = fluxkit("install", "-C", tmp_path).strip().splitlines()[-1]
     done = run([f"{environment}/bin/python", "-c", ORDER], cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     said = "accelerator moves it to the GPU, quantized, cpu moves it to cpu, quantized"
     assert done.stdout.rpartition("ORDER ")[2].startswith(said), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_12gb_rehearses_with_its_own_5_bits(tmp_path: Path) -> None:
+    """The real trainer and the real sdnq, on a CPU: quantized by the repair, trained, and proven."""
+    make_demo_dataset(tmp_path / "dataset", "fxkdemo", "person", count=5)
+    flags = ["--trigger", "fxkdemo", "--subject", "person", "--dataset", "dataset", "--profile", "12gb", "--yes"]
+    fluxkit("init", tmp_path, *flags)
+    config = tmp_path / "fluxkit.toml"
+    config.write_text(config.read_text().replace("[simpletuner]\n", '[simpletuner]\nplatform = "cpu"\n'))
+    fluxkit("install", "-C", tmp_path)
+    assert "Trained: 4 steps, 30 modules" in fluxkit("train", "--rehearse", "-C", tmp_path)
+    (log,) = tmp_path.glob("runs/*/logs/trainer.log")
+    (off,) = re.findall(r"fluxkit: sdnq's \S+ is off by ([\d.]+)% of its norm", log.read_text(errors="replace"))
+    assert 1 < float(off) < 8  # of 5 bits; 8 bits are off by less than 1
