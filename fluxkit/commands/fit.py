@@ -7,7 +7,7 @@ from pathlib import Path
 from fluxkit.commands.assemble import Assembled, open_project
 from fluxkit.commands.fitplan import measured_settings
 from fluxkit.commands.measuring import MeasuredRun, measure_project
-from fluxkit.commands.preflight import assemble_project, fit_of
+from fluxkit.commands.preflight import assemble_project, check_compiler, fit_of
 from fluxkit.commands.validate import check_project
 from fluxkit.console import Output
 from fluxkit.dataset.report import report_text as dataset_text
@@ -53,6 +53,7 @@ def fit(project_dir: Path | None, *, measure: bool, option: Sequence[str], out: 
 
 def _measure(project: Project, assembled: Assembled, option: Sequence[str], out: Output) -> None:
     gpu = _gpu()
+    check_compiler(project, option, out)
     out.say(f"Measuring {STEPS} real steps, a validation image and a checkpoint (a few minutes) …")
     # The largest pictures alone: with several sizes, three steps might never meet them.
     dataset = project.config.dataset.model_copy(update={"resolutions": (max(project.config.dataset.resolutions),)})

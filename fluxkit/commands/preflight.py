@@ -48,22 +48,27 @@ def check_fit(
         )
 
 
-def check_compiler(project: Project, option: Sequence[str]) -> None:
+def check_compiler(project: Project, option: Sequence[str], out: Output) -> None:
     """Refuse a training that compiles where nothing can: it would end after minutes, at its first step.
+
+    Where it can, that is said: the first steps look as if the trainer hung.
 
     Raises:
         UserError: a C compiler or Python's headers are missing.
     """
     assembled = assemble_project(project, option)
     options = {name: setting.value for name, setting in assembled.rendered.settings.items()}
-    missing = missing_for_compiling(ready_environment(project).python) if compiles(options) else ()
-    if missing:
+    if not compiles(options):
+        return
+    if missing := missing_for_compiling(ready_environment(project).python):
+        instead = load_profile(assembled.request.profile).before
         raise UserError(
             f"The profile {assembled.request.profile} compiles the model's blocks, and {' and '.join(missing)} "
             f"{'are' if len(missing) > 1 else 'is'} not on this machine.",
             fix=f"{PACKAGES}, or set a [train] profile that compiles nothing"
-            + (f' ("{one.before}").' if (one := load_profile(assembled.request.profile)).before else "."),
+            + (f' ("{instead}").' if instead else "."),
         )
+    out.say("The model's blocks are compiled: the first step of each picture size takes a minute or more.")
 
 
 def assemble_project(project: Project, option: Sequence[str]) -> Assembled:

@@ -92,7 +92,7 @@ def train(
         occupancy = None if dry_run else held.enter_context(occupy(opened.root))
         listener = None if dry_run else held.enter_context(listening())
         if not (rehearse or dry_run):
-            check_compiler(opened, option)
+            check_compiler(opened, option, out)
         if not (rehearse or dry_run or no_fit_check):
             check_fit(opened, option, report, out, fresh=fresh, gpus=topology.gpus)
         return _train(opened, topology, names, rehearse, fresh, option, out, occupancy, listener)

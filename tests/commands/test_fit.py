@@ -162,19 +162,27 @@ def test_what_compiles_is_not_started_without_a_compiler(
     assert '"12gb-nf4"' in caught.value.fix
     assert not list(project.glob("runs/*"))
     train(project, dry_run=True)  # it shows what would be started
+    with pytest.raises(UserError, match="compiles the model's blocks"):
+        fit(project, measure=True)
 
 
 def test_with_a_compiler_it_starts_and_without_compiling_none_is_needed(
-    project: Path, card: Card, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    card: Card,
+    trainer: Trainer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     card(12)
     trainer("raise SystemExit('it started')")
     compiling(project, monkeypatch)
     with pytest.raises(TrainerError):
         train(project)
+    assert "blocks are compiled" in "".join(capsys.readouterr())
     compiling(project, monkeypatch, "a C compiler (gcc)", release="4.0.6")  # which gets 12gb-nf4
     with pytest.raises(TrainerError):
         train(project, fresh=True)
+    assert "blocks are compiled" not in "".join(capsys.readouterr())
 
 
 def test_no_fit_check_starts_it_all_the_same(project: Path, card: Card, trainer: Trainer) -> None:
