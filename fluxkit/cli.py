@@ -51,8 +51,8 @@ def cli() -> None:
 @click.option("--dataset", type=click.Path(path_type=Path), help="The folder with the photos.")
 @click.option(
     "--profile",
-    help="auto, 12gb, 16gb, 24gb or 48gb: how much memory the GPU has; 12gb-nf4, 24gb-fast, 48gb-fast: "
-    "several photos a step [default: auto].",
+    help="auto, 12gb, 16gb, 24gb or 48gb: how much memory the GPU has; 12gb-nf4: 4 bits, nothing compiled; "
+    "24gb-fast, 48gb-fast: several photos a step [default: auto].",
 )
 @click.option("--simpletuner", metavar="VERSION", help="The SimpleTuner release to pin.")
 @click.option("--yes", is_flag=True, help="Ask nothing; take the defaults.")
