@@ -123,8 +123,9 @@ def load_candidates(path: Path) -> list[Candidate]:
     for entry in data["candidate"]:
         vram, name = entry["class"], entry["name"]
         below: dict[str, Any] = {}
-        if entry.get("settings") == "profile":
-            below = tomllib.loads(resource("profiles", f"{vram}.toml").read_text(encoding="utf-8"))
+        if source := entry.get("settings"):
+            profile = vram if source == "profile" else source
+            below = tomllib.loads(resource("profiles", f"{profile}.toml").read_text(encoding="utf-8"))
         tables = {key: {**below.get(key, {}), **entry.get(key, {})} for key in _TABLES}
         shims = tuple(entry.get("shims", below.get("shims", ())))
         settings = ProfileSettings(name=name, shims=shims, **tables)

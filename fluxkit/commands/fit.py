@@ -53,7 +53,7 @@ def fit(project_dir: Path | None, *, measure: bool, option: Sequence[str], out: 
 
 def _measure(project: Project, assembled: Assembled, option: Sequence[str], out: Output) -> None:
     gpu = _gpu()
-    check_compiler(project, option, out)
+    check_compiler(project, assembled, out)
     out.say(f"Measuring {STEPS} real steps, a validation image and a checkpoint (a few minutes) …")
     # The largest pictures alone: with several sizes, three steps might never meet them.
     dataset = project.config.dataset.model_copy(update={"resolutions": (max(project.config.dataset.resolutions),)})

@@ -16,7 +16,7 @@ from fluxkit.hardware import gpus, host_memory
 from fluxkit.project.config import ProjectConfig, TrainSection
 from fluxkit.project.load import CONFIG_FILE, load_project
 from fluxkit.project.scaffold import scaffold
-from fluxkit.rendering.profiles import class_profiles, load_profile, not_measured, profile_names
+from fluxkit.rendering.profiles import class_profiles, load_profile, not_measured, profile_names, smaller_stand_in
 from fluxkit.textmatch import did_you_mean
 from fluxkit.trainer.releases import find_release
 
@@ -113,13 +113,13 @@ def _checked_profile(name: str, out: Output) -> str:
 def _for_the_ram(name: str, out: Output) -> str:
     """The profile, or the one that stands in for it where that fits the RAM and this one doesn't."""
     profile, memory = load_profile(name), host_memory()
-    gib = (memory.total + memory.swap) / 2**30
-    other = load_profile(profile.before) if profile.before else profile
-    if profile.measured.host_gib <= gib or other.measured.host_gib > gib:
+    both = memory.total + memory.swap
+    other = smaller_stand_in(profile, both)
+    if other is None or profile.measured.host_gib * 2**30 <= both:
         return name
     out.say(
-        f"{name} takes {profile.measured.host_gib:.0f} GiB of RAM and there are {gib:.0f}; taking {other.name}, which "
-        f"takes {other.measured.host_gib:.0f} and is less exact."
+        f"{name} takes {profile.measured.host_gib:.0f} GiB of RAM and there are {both / 2**30:.0f}; taking "
+        f"{other.name}, which takes {other.measured.host_gib:.0f} and is less exact."
     )
     return other.name
 

@@ -19,13 +19,13 @@ from fluxkit.trainer.runs import unfinished
 
 
 def check_fit(
-    project: Project, option: Sequence[str], report: DatasetReport, out: Output, *, fresh: bool, gpus: int = 1
+    project: Project, assembled: Assembled, report: DatasetReport, out: Output, *, fresh: bool, gpus: int = 1
 ) -> None:
     """Refuse a training that is known not to fit; what is only feared is said, and the training goes on.
 
     Args:
         project: the project.
-        option: `-o` pairs.
+        assembled: as it will be trained.
         report: its checked dataset.
         out: where to say things.
         fresh: whether a new run begins even when one is unfinished.
@@ -36,7 +36,6 @@ def check_fit(
     """
     existing = None if fresh else unfinished(project.runs_dir)
     written = len(existing.checkpoints()) if existing else 0
-    assembled = assemble_project(project, option)
     fit = fit_of(project, assembled, report, written=written, gpus=gpus)
     for note in fit.notes:
         out.detail(note)
@@ -48,7 +47,7 @@ def check_fit(
         )
 
 
-def check_compiler(project: Project, option: Sequence[str], out: Output) -> None:
+def check_compiler(project: Project, assembled: Assembled, out: Output) -> None:
     """Refuse a training that compiles where nothing can: it would end after minutes, at its first step.
 
     Where it can, that is said: the first steps look as if the trainer hung.
@@ -56,7 +55,6 @@ def check_compiler(project: Project, option: Sequence[str], out: Output) -> None
     Raises:
         UserError: a C compiler or Python's headers are missing.
     """
-    assembled = assemble_project(project, option)
     options = {name: setting.value for name, setting in assembled.rendered.settings.items()}
     if not compiles(options):
         return

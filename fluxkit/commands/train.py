@@ -9,7 +9,7 @@ from fluxkit.commands.assemble import Assembled, assemble, open_project, schema_
 from fluxkit.commands.launching import plan_run, watched
 from fluxkit.commands.machines import ask_topology, check_same, machine_folder, run_to_join, take_part
 from fluxkit.commands.plan_report import print_plan
-from fluxkit.commands.preflight import check_compiler, check_fit
+from fluxkit.commands.preflight import assemble_project, check_compiler, check_fit
 from fluxkit.commands.recache import refresh_caches
 from fluxkit.commands.resume import begin_resume, check_resume
 from fluxkit.commands.supervise import supervise
@@ -92,9 +92,10 @@ def train(
         occupancy = None if dry_run else held.enter_context(occupy(opened.root))
         listener = None if dry_run else held.enter_context(listening())
         if not (rehearse or dry_run):
-            check_compiler(opened, option, out)
-        if not (rehearse or dry_run or no_fit_check):
-            check_fit(opened, option, report, out, fresh=fresh, gpus=topology.gpus)
+            assembled = assemble_project(opened, option)
+            check_compiler(opened, assembled, out)
+            if not no_fit_check:
+                check_fit(opened, assembled, report, out, fresh=fresh, gpus=topology.gpus)
         return _train(opened, topology, names, rehearse, fresh, option, out, occupancy, listener)
 
 

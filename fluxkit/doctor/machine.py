@@ -8,7 +8,7 @@ from fluxkit.doctor.model import Disk, Facts, Finding, TorchBuild
 from fluxkit.errors import UserError
 from fluxkit.hardware import Gpu, GpuProcess
 from fluxkit.project.config import FLUX_DEV
-from fluxkit.rendering.profiles import Profile, class_profiles, load_profile
+from fluxkit.rendering.profiles import Profile, class_profiles, load_profile, smaller_stand_in
 from fluxkit.trainer.compiler import PACKAGES, compiles
 
 QUANTIZE_BYTES = 21.78 * 2**30  # RAM to quantize FLUX.1-dev on the CPU to int8, as measured
@@ -135,6 +135,8 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
     why = f'The profile "{profile.name}" takes' if profile and measured else "Quantizing FLUX.1-dev on the CPU takes"
     takes = f"{why} about {needed / 1e9:.0f} GB"
     if both < needed:
+        other = smaller_stand_in(profile, both) if profile else None
+        instead = f', or set [train] profile to "{other.name}"' if other else ""
         # As `train` does, which refuses what is less than was measured.
         ends = both < held
         outcome = "the system would end the training" if ends else "that leaves hardly anything for other programs"
@@ -143,19 +145,12 @@ def check_memory(facts: Facts) -> Iterator[Finding]:
             "problem" if measured and ends else "warning",
             f"{has}. {takes}: {outcome}.",
             f"Add {math.ceil((needed - both) / 1e9)} GB of swap or more (slow, but only at the start), or add RAM"
-            + _less_memory(profile, both),
+            f"{instead}.",
         )
     elif memory.total < needed:
         yield Finding("Memory", "warning", f"{has}. {takes}: it will be slow while it loads.", "More RAM would help.")
     else:
         yield Finding("Memory", "ok", f"{has}, {memory.available / 1e9:.0f} GB available")
-
-
-def _less_memory(profile: Profile | None, both: int) -> str:
-    """The profile that stands in for another also takes less RAM, where it has fewer bits and compiles nothing."""
-    other = load_profile(profile.before) if profile and profile.before else None
-    fits = other is not None and other.measured.host_gib * 2**30 <= both
-    return f', or set [train] profile to "{other.name}".' if other and fits else "."
 
 
 def check_disk(facts: Facts) -> Iterator[Finding]:

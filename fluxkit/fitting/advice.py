@@ -1,5 +1,6 @@
 """What would make a training fit, the cheapest change first: each one is judged like the training itself."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -81,15 +82,9 @@ def _with_resolutions(resolutions: tuple[int, ...], plan: TrainingPlan) -> Train
 
 
 def _smaller(plan: TrainingPlan) -> list[Profile]:
-    """The profiles that were measured to take less, the largest of them first."""
-    others = []
-    for name in class_profiles():
-        try:
-            others.append(load_profile(name))
-        except UserError:
-            continue
-    less = [one for one in others if one.measured.peak_allocated_gib < plan.profile.measured.peak_allocated_gib]
-    return sorted(less, key=lambda one: -one.measured.peak_allocated_gib)
+    """The profiles that were measured to take less of the card, the largest of them first."""
+    most = plan.profile.measured.peak_allocated_gib
+    return [one for one in _others(plan, class_profiles()) if one.measured.peak_allocated_gib < most]
 
 
 def _of_less_memory(plan: TrainingPlan) -> list[Profile]:
@@ -98,13 +93,21 @@ def _of_less_memory(plan: TrainingPlan) -> list[Profile]:
     Those of a class that only who names them gets are among them: `12gb-nf4` takes less RAM than `12gb`.
     """
     now = plan.profile.measured
-    others = [load_profile(name, plan.release) for name in profile_names() if name != plan.profile.name]
-    less = {
-        one.name: one
-        for one in others
+    return [
+        one
+        for one in _others(plan, profile_names())
         if one.measured.host_gib < now.host_gib and one.measured.peak_reserved_gib <= now.peak_reserved_gib
-    }
-    return sorted(less.values(), key=lambda one: -one.measured.peak_allocated_gib)
+    ]
+
+
+def _others(plan: TrainingPlan, names: Sequence[str]) -> list[Profile]:
+    """These profiles as the release gets them, each once, the most of the card first."""
+    found: dict[str, Profile] = {}
+    for name in names:
+        with contextlib.suppress(UserError):
+            profile = load_profile(name, plan.release)
+            found[profile.name] = profile
+    return sorted(found.values(), key=lambda one: -one.measured.peak_allocated_gib)
 
 
 def _cost_of_profile(plan: TrainingPlan, other: Profile) -> str:

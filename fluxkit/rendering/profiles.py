@@ -155,6 +155,12 @@ def load_profile(name: str, release: str | None = None) -> Profile:
     return load_profile(profile.before, release)
 
 
+def smaller_stand_in(profile: Profile, memory: int) -> Profile | None:
+    """The profile that stands in for another, where it fits so much RAM and swap, in bytes: it also takes less."""
+    other = load_profile(profile.before) if profile.before else None
+    return other if other and other.measured.host_gib * 2**30 <= memory else None
+
+
 def read_profile(path: Path) -> Profile:
     """Read a profile's file; one without a measurement of exactly its settings is refused.
 

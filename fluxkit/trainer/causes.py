@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fluxkit.trainer.compiler import PACKAGES
+
 TRAINER_FAILED = 3
 OUT_OF_MEMORY = 5
 
@@ -82,8 +84,7 @@ CAUSES: tuple[Cause, ...] = (
         # gcc: `fatal error: Python.h: No such file or directory`.
         _any(r"Failed to find C compiler", r"fatal error: '?Python\.h'?(?:: No such file| file not found)"),
         "The profile compiles parts of the model, and this machine lacks a C compiler or Python's headers.",
-        "Install them, e.g. `sudo apt install build-essential python3-dev`, or set [train] profile to one that "
-        'compiles nothing (12gb: "12gb-nf4").',
+        f'{PACKAGES}, or set [train] profile to one that compiles nothing (12gb: "12gb-nf4").',
     ),
     Cause(
         "shared-memory",
